@@ -1,0 +1,140 @@
+"""Demonstrations in, batches of tasks out: support and query demonstrations, twins side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ent_bc.demonstrations import UNKNOWN, DemonstrationLike, group_by_task, index_obs
+
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchConfig:
+    """How a batch is drawn."""
+
+    n_support: int = 1
+    """Support demonstrations of a task: 1 for one-shot."""
+    n_query: int = 1
+    """Query demonstrations of a task."""
+    n_steps: int = 2
+    """Time steps of each demonstration that train control."""
+    early: float = 1.0
+    """Early steps are drawn more often: step t of T with weight 1 + early * (1 - t / T)."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_support", "n_query", "n_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1.")
+
+
+class TaskBatches:
+    """Batches of tasks. The batch of a training step is a pure function of the seed and the step.
+
+    So a run that was killed goes on with the very batches it would have had. An epoch is one pass
+    over the tasks, in an order of its own. A batch is a mapping as imitation's data loaders give
+    them, whose leaves have the batch's tasks first: "obs" with
+
+    - "demo": first and last observations, each (B, K, 2, ...),
+    - "obs": observations at the drawn steps, each (B, K, n_steps, ...),
+    - "attention_target": (B, K, n_steps, 2) and "demo_target" (B, K, 2), NaN where unknown,
+    - "twin_of": (B,) place of the twin in the batch, -1 where it is not there,
+    - "noise": standard normal, of the actions' shape,
+
+    and "acts" (B, K, n_steps, A); of the K demonstrations the first n_support are support.
+    """
+
+    def __init__(
+        self,
+        demonstrations: Sequence[DemonstrationLike],
+        batch_size: int,
+        config: BatchConfig,
+        seed: int,
+    ) -> None:
+        self.demonstrations = demonstrations
+        self.config = config
+        self.seed = seed
+        self._of_task = group_by_task(demonstrations)
+        n_needed = config.n_support + config.n_query
+        for task_id, indices in self._of_task.items():
+            if len(indices) < n_needed:
+                raise ValueError(
+                    f"Task {task_id!r} has {len(indices)} demonstrations, expected at least "
+                    f"{n_needed}: {config.n_support} support and {config.n_query} query."
+                )
+        self._groups = self._group_twins()
+        self._groups_per_batch = max(
+            1, min(len(self._groups), round(batch_size * len(self._groups) / len(self._of_task)))
+        )
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return len(self._groups) // self._groups_per_batch
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """The batch of a training step, counted from 0."""
+        epoch, place = divmod(step, len(self))
+        order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self._groups))
+        chosen = order[place * self._groups_per_batch : (place + 1) * self._groups_per_batch]
+        tasks = [task for index in chosen for task in self._groups[index]]
+        return self._make_batch(tasks, np.random.default_rng([self.seed, 1, step]))
+
+    def _group_twins(self) -> list[list[str]]:
+        """Tasks by pair; what has no pair of its own is a group of one."""
+        pairs: dict[str, list[str]] = {}
+        for task_id, indices in self._of_task.items():
+            info = self.demonstrations[indices[0]].infos[0]
+            pairs.setdefault(info.get("pair_id", task_id), []).append(task_id)
+        self._twin_of = {
+            task: other
+            for tasks in pairs.values()
+            for task in tasks
+            for other in tasks
+            if other != task
+        }
+        return list(pairs.values())
+
+    def _make_batch(self, tasks: list[str], rng: np.random.Generator) -> dict[str, Any]:
+        n_demos = self.config.n_support + self.config.n_query
+        rows = []
+        for task in tasks:
+            chosen = rng.choice(self._of_task[task], size=n_demos, replace=False)
+            rows.append(_stack([self._draw(int(index), rng) for index in chosen]))
+        batch: dict[str, Any] = _stack(rows)
+        acts = batch.pop("acts")
+        place = {task: i for i, task in enumerate(tasks)}
+        batch["twin_of"] = np.array([place.get(self._twin_of.get(task, ""), -1) for task in tasks])
+        batch["noise"] = rng.standard_normal(acts.shape, dtype=np.float32)
+        return {"obs": batch, "acts": acts}
+
+    def _draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        demo = self.demonstrations[index]
+        n_acts = len(demo.acts)
+        steps = np.asarray(getattr(demo, "steps", np.arange(n_acts + 1)))
+        usable = np.flatnonzero(steps < n_acts)
+        weights = 1 + self.config.early * (1 - steps[usable] / n_acts)
+        rows = rng.choice(
+            usable,
+            size=self.config.n_steps,
+            replace=len(usable) < self.config.n_steps,
+            p=weights / weights.sum(),
+        )
+        infos = demo.infos
+        targets = [infos[int(steps[row])].get("attention_target", UNKNOWN) for row in rows]
+        return {
+            "demo": index_obs(demo.obs, [0, -1]),
+            "obs": index_obs(demo.obs, rows),
+            "demo_target": np.asarray(infos[0].get("attention_target", UNKNOWN), np.float32),
+            "attention_target": np.asarray(targets, dtype=np.float32),
+            "acts": np.asarray(demo.acts, dtype=np.float32)[steps[rows]],
+        }
+
+
+def _stack(records: Sequence[Any]) -> Any:
+    """Stacks records of one structure leaf by leaf along a new first axis."""
+    if isinstance(records[0], Mapping):
+        return {key: _stack([record[key] for record in records]) for key in records[0]}
+    return np.stack(records)

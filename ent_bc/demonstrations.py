@@ -1,0 +1,172 @@
+"""What counts as a demonstration, its checks, and the views of it that training and embedding use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium import spaces
+
+UNKNOWN = np.full(2, np.nan, dtype=np.float32)
+Obs = np.ndarray | dict[str, np.ndarray]
+_N_FOR_STATISTICS = 256
+
+
+class DemonstrationLike(Protocol):
+    """What is needed of a demonstration: imitation's ``Trajectory``, or a record with its fields.
+
+    ``infos`` are dicts with "task_id"; where there are such, "pair_id" (tasks that share one are
+    told apart by a demonstration alone and share a batch) and "attention_target" (2,), where in
+    the image the demonstrator is at work, (x right, y down) in [-1, 1].
+    A record may have ``steps``, the time steps at which it has observations.
+    """
+
+    @property
+    def obs(self) -> Any: ...
+
+    @property
+    def acts(self) -> np.ndarray: ...
+
+    @property
+    def infos(self) -> Any: ...
+
+
+def check_demonstrations(
+    demonstrations: Any, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+) -> None:
+    """Raises a ValueError that says what is wrong with what should be demonstrations."""
+    if not isinstance(demonstrations, Sequence):
+        raise ValueError(
+            f"The demonstrations are a {type(demonstrations).__name__}, expected a sequence of "
+            "trajectories or Demonstrations."
+        )
+    if len(demonstrations) == 0:
+        raise ValueError("The list of demonstrations is empty, expected at least one.")
+    for index, demo in enumerate(demonstrations):
+        name = f"Demonstration {index}"
+        _check_obs(demo.obs, observation_space, name)
+        acts = np.asarray(demo.acts)
+        if acts.ndim != 2 or acts.shape[1:] != action_space.shape:
+            raise ValueError(
+                f"{name} has actions of shape {acts.shape}, expected (T, *{action_space.shape})."
+            )
+        if not np.isfinite(acts).all():
+            raise ValueError(f"{name} has NaN or infinite actions.")
+
+
+def end_observations(
+    demonstrations: Sequence[Any], observation_space: spaces.Space[Any]
+) -> tuple[Obs, Obs]:
+    """First and last observations of some demonstrations, each (n, ...).
+
+    Of a Dict observation only the image is read, where there is one: video only.
+
+    Args:
+        demonstrations: Records with ``obs``, or bare arrays of observations over time.
+        observation_space: What they are checked against.
+
+    Raises:
+        ValueError: None at all, or not of the space's shape and dtype, or NaN.
+    """
+    if len(demonstrations) == 0:
+        raise ValueError("The list of demonstrations is empty, expected at least one.")
+    key, space = demonstrated_part(observation_space)
+    ends: list[list[np.ndarray]] = [[], []]
+    for index, demo in enumerate(demonstrations):
+        obs = getattr(demo, "obs", demo)
+        if hasattr(obs, "unwrap"):
+            obs = obs.unwrap()
+        if isinstance(obs, Mapping):
+            if key not in obs:
+                raise ValueError(
+                    f"Demonstration {index} has observations {sorted(obs)}, expected {key!r}."
+                )
+            obs = obs[key]
+        _check_array(obs, space, f"Demonstration {index}")
+        ends[0].append(np.asarray(obs[0]))
+        ends[1].append(np.asarray(obs[-1]))
+    first, last = (np.stack(end) for end in ends)
+    return (first, last) if key is None else ({key: first}, {key: last})
+
+
+def demonstrated_part(
+    observation_space: spaces.Space[Any],
+) -> tuple[str | None, spaces.Box]:
+    """Which part of an observation a sentence is made from: the image, else all of it."""
+    if isinstance(observation_space, spaces.Box):
+        return None, observation_space
+    assert isinstance(observation_space, spaces.Dict)
+    for key, space in observation_space.spaces.items():
+        if isinstance(space, spaces.Box) and len(space.shape) == 3:
+            return key, space
+    raise ValueError(
+        f"The observation space {observation_space} has no image: a sentence is made from an "
+        "image, or from a flat state observation."
+    )
+
+
+def sample_vectors(demonstrations: Sequence[Any], rng: np.random.Generator) -> Obs:
+    """Observations without images from some demonstrations, to take statistics from: (N, ...)."""
+    n_demos = min(len(demonstrations), _N_FOR_STATISTICS)
+    chosen = rng.choice(len(demonstrations), size=n_demos, replace=False)
+    observations = [demonstrations[int(index)].obs for index in np.sort(chosen)]
+    observations = [o.unwrap() if hasattr(o, "unwrap") else o for o in observations]
+    if not isinstance(observations[0], Mapping):
+        return np.concatenate([np.asarray(o) for o in observations])
+    return {
+        key: np.concatenate([np.asarray(o[key]) for o in observations])
+        for key, value in observations[0].items()
+        if value.ndim == 2
+    }
+
+
+def index_obs(obs: Any, index: Any) -> Obs:
+    """Observations at some steps, from an array or a mapping (imitation's DictObs too); a copy."""
+    if hasattr(obs, "unwrap"):
+        obs = obs.unwrap()
+    if isinstance(obs, Mapping):
+        return {key: np.asarray(value[index]) for key, value in obs.items()}
+    return np.asarray(obs[index])
+
+
+def group_by_task(demonstrations: Sequence[DemonstrationLike]) -> dict[str, list[int]]:
+    """Indices of the demonstrations of each task.
+
+    Raises:
+        ValueError: A demonstration does not say its task.
+    """
+    of_task: dict[str, list[int]] = {}
+    for index in range(len(demonstrations)):
+        infos = demonstrations[index].infos
+        if infos is None or len(infos) == 0 or "task_id" not in infos[0]:
+            raise ValueError(
+                f"Demonstration {index} does not say its task: expected 'task_id' in its infos."
+            )
+        of_task.setdefault(str(infos[0]["task_id"]), []).append(index)
+    return of_task
+
+
+def _check_obs(obs: Any, space: spaces.Space[Any], name: str) -> None:
+    if hasattr(obs, "unwrap"):
+        obs = obs.unwrap()
+    if not isinstance(space, spaces.Dict):
+        _check_array(obs, space, name)
+        return
+    missing = set(space.spaces) - {"sentence"} - set(obs if isinstance(obs, Mapping) else ())
+    if missing:
+        raise ValueError(f"{name} has no observation {sorted(missing)}, expected {space}.")
+    for key, part in space.spaces.items():
+        if key in obs:
+            _check_array(obs[key], part, f"{name}, observation {key!r},")
+
+
+def _check_array(array: Any, space: spaces.Space[Any], name: str) -> None:
+    expected = f"expected (T, {', '.join(map(str, space.shape or ()))}) of {space.dtype}"
+    if not hasattr(array, "shape") or tuple(array.shape[1:]) != space.shape or not len(array):
+        raise ValueError(f"{name} has shape {getattr(array, 'shape', None)}, {expected}.")
+    if space.dtype == np.uint8:
+        if array.dtype != np.uint8:
+            raise ValueError(f"{name} has dtype {array.dtype}, {expected}.")
+    elif not np.isfinite(array).all():
+        raise ValueError(f"{name} has NaN or infinite observations.")

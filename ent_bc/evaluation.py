@@ -1,0 +1,261 @@
+"""k-shot evaluation: does the arm do the task that was shown, and does the demonstration decide?
+
+Every trial ends in exactly one of four outcomes, by the environment's success criterion for each
+object: the shown one only, the other only, both, or neither. An environment takes part that is
+made by id and has the small protocol of `MetaPusherEnv`: ``tasks`` with ``task_id``, ``pair_id``
+and ``twin``, ``reset(options={"task": ...})``, ``get_demonstrations``, and in ``info``
+``is_success``, ``is_success_other``, ``is_success_strict``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+
+ENV_ID = "meta_pusher_env:MetaPusher-v0"
+OUTCOMES = ("shown only", "other only", "both", "neither")
+TRIAL_SEEDS = 2**31  # demonstrations start from seeds below
+CHUNK = 24  # trials that step together: fixed, so that scores do not depend on the machine
+TOUCHED = 0.02  # m: an object that moved less was never reached
+
+Demonstrated = Literal["own", "twin", "shuffled"]
+
+
+class Model(Protocol):
+    """What is evaluated: anything with `EntBC`'s `embed` and `predict`."""
+
+    def embed(self, demonstrations: Any) -> np.ndarray: ...
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What is run."""
+
+    split: str = "test"
+    """Tasks to do: "test", or "val" to tune on."""
+    n_trials: int = 6
+    """Trials of each task."""
+    n_shots: int = 1
+    """Demonstrations shown, distinct ones."""
+    demonstrated: Demonstrated = "own"
+    """Whose demonstration is shown: the task's own, its twin's, or some other task's."""
+    sample: bool = False
+    """Sample actions instead of taking the mean."""
+    seed: int = 0
+    """Fixes starts and demonstrations."""
+    n_tasks: int | None = None
+    """Tasks of the split; None for the default."""
+    split_seed: int = 0
+    """Universe of tasks."""
+    obs_type: str = "pixels_agent_pos"
+    """Observation type of the environment."""
+    image_size: int = 96
+    """Height and width of its images, pixels."""
+
+    def env_kwargs(self) -> dict[str, Any]:
+        """Arguments of the environment."""
+        return {
+            "split": self.split,
+            "n_tasks": self.n_tasks,
+            "split_seed": self.split_seed,
+            "obs_type": self.obs_type,
+            "image_size": self.image_size,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """How one trial ended."""
+
+    task_id: str
+    pair_id: str
+    seed: int
+    success: bool
+    """The task's object was brought to the goal."""
+    success_other: bool
+    """The other one was."""
+    strict: bool
+    target_moved: float
+    distractor_moved: float
+    target_distance: float
+    distractor_distance: float
+
+    @property
+    def outcome(self) -> str:
+        """One of `OUTCOMES`, where "shown" is the task's own object."""
+        if self.success:
+            return "both" if self.success_other else "shown only"
+        return "other only" if self.success_other else "neither"
+
+    @property
+    def failure(self) -> str | None:
+        """Why it failed: "wrong object", "never reached" or "last centimetres"; None if not."""
+        if self.success:
+            return None
+        if self.success_other:
+            return "wrong object"
+        return "never reached" if self.target_moved < TOUCHED else "last centimetres"
+
+
+def evaluate_k_shot(
+    model: Model,
+    config: EvaluationConfig,
+    *,
+    env_id: str = ENV_ID,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Trial]:
+    """Runs the trials in this process.
+
+    Args:
+        model: What embeds the demonstrations and acts.
+        config: What is run.
+        env_id: The environment.
+        on_progress: Told the number of trials done, and of all.
+
+    Returns:
+        The trials, by task and then by trial.
+    """
+    chunks = list(_chunks(config, env_id))
+    trials: list[Trial] = []
+    total = sum(len(chunk) for chunk in chunks)
+    for chunk in chunks:
+        trials += run_chunk(model, config, chunk, env_id)
+        if on_progress is not None:
+            on_progress(len(trials), total)
+    return trials
+
+
+def evaluate_file(
+    path: Path,
+    config: EvaluationConfig,
+    *,
+    n_workers: int,
+    env_id: str = ENV_ID,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Trial]:
+    """`evaluate_k_shot` of a saved model, spread over processes; the same trials."""
+    chunks = list(_chunks(config, env_id))
+    total = sum(len(chunk) for chunk in chunks)
+    context = multiprocessing.get_context("spawn")
+    trials: list[Trial] = []
+    with ProcessPoolExecutor(n_workers, mp_context=context) as pool:
+        jobs = [pool.submit(_run_chunk_of_file, path, config, chunk, env_id) for chunk in chunks]
+        for job in jobs:
+            trials += job.result()
+            if on_progress is not None:
+                on_progress(len(trials), total)
+    return trials
+
+
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """A trial to run: task, start, and whose demonstrations are shown."""
+
+    task: int
+    seed: int
+    shown: int
+    demonstration_seed: int
+
+
+def _chunks(config: EvaluationConfig, env_id: str) -> Iterator[list[_Start]]:
+    """The trials in groups of `CHUNK`, a function of the configuration alone."""
+    env = gym.make(env_id, **config.env_kwargs())
+    tasks = env.unwrapped.tasks  # type: ignore[attr-defined]
+    env.close()
+    place = {task.task_id: index for index, task in enumerate(tasks)}
+    rng = np.random.default_rng([config.seed, 2])
+    starts = []
+    for index, task in enumerate(tasks):
+        for _ in range(config.n_trials):
+            seed, demo_seed = (int(s) for s in rng.integers(2**31, size=2))
+            other = int(rng.integers(len(tasks) - 2))
+            twin = place[task.twin.task_id]
+            others = [i for i in range(len(tasks)) if i not in (index, twin)]
+            shown = {"own": index, "twin": twin, "shuffled": others[other]}[config.demonstrated]
+            starts.append(_Start(index, TRIAL_SEEDS + seed, shown, demo_seed))
+    for begin in range(0, len(starts), CHUNK):
+        yield starts[begin : begin + CHUNK]
+
+
+def run_chunk(
+    model: Model, config: EvaluationConfig, starts: Sequence[_Start], env_id: str
+) -> list[Trial]:
+    """Runs a few trials side by side."""
+    envs = [gym.make(env_id, **config.env_kwargs()) for _ in starts]
+    tasks = envs[0].unwrapped.tasks  # type: ignore[attr-defined]
+    sentences = np.stack(
+        [
+            model.embed(
+                envs[0].unwrapped.get_demonstrations(  # type: ignore[attr-defined]
+                    tasks[start.shown], config.n_shots, seed=start.demonstration_seed
+                )
+            )
+            for start in starts
+        ]
+    )
+    observations = [
+        env.reset(seed=start.seed, options={"task": tasks[start.task]})[0]
+        for env, start in zip(envs, starts, strict=True)
+    ]
+    if config.sample:
+        th.manual_seed(starts[0].seed)
+    finished = False
+    infos: list[Mapping[str, Any]] = []
+    while not finished:
+        actions, _ = model.predict(
+            stack_observations(observations), state=sentences, deterministic=not config.sample
+        )
+        steps = [env.step(action) for env, action in zip(envs, actions, strict=True)]
+        observations = [step[0] for step in steps]
+        infos = [step[4] for step in steps]
+        finished = steps[0][2] or steps[0][3]
+    for env in envs:
+        env.close()
+    return [
+        Trial(
+            task_id=info["task_id"],
+            pair_id=tasks[start.task].pair_id,
+            seed=start.seed,
+            success=info["is_success"],
+            success_other=info["is_success_other"],
+            strict=info["is_success_strict"],
+            target_moved=info["target_moved"],
+            distractor_moved=info["distractor_moved"],
+            target_distance=info["target_distance"],
+            distractor_distance=info["distractor_distance"],
+        )
+        for start, info in zip(starts, infos, strict=True)
+    ]
+
+
+def stack_observations(observations: Sequence[Any]) -> Any:
+    """A batch of observations from several environments' own."""
+    if isinstance(observations[0], Mapping):
+        return {key: np.stack([obs[key] for obs in observations]) for key in observations[0]}
+    return np.stack(observations)
+
+
+_model_of_worker: dict[Path, Any] = {}
+
+
+def _run_chunk_of_file(
+    path: Path, config: EvaluationConfig, chunk: list[_Start], env_id: str
+) -> list[Trial]:
+    from ent_bc.ent_bc import EntBC
+
+    th.set_num_threads(1)
+    if path not in _model_of_worker:
+        _model_of_worker[path] = EntBC.load(path, device="cpu")
+    return run_chunk(_model_of_worker[path], config, chunk, env_id)

@@ -1,0 +1,304 @@
+"""From an observation and a sentence to features: SB3 features extractors for the control network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+from torch.nn import functional as F
+
+from ent_bc.layers import LocalFeatures, count_features, mlp, soft_argmax, strided_convolutions
+
+Architecture = Literal["tiled", "attention"]
+SENTENCE_KEY = "sentence"
+NO_SENTENCE = (
+    "The policy needs to know the task, and no sentence was given. Make one from a demonstration, "
+    "sentence = model.embed(demonstration), and pass it as model.predict(obs, state=sentence), or "
+    "put it into a Dict observation under the key 'sentence'."
+)
+
+Inputs = Mapping[str, th.Tensor]
+"""Normalised, batched tensors: "pixels" (N, C, H, W) in [0, 1], "vector" (N, D), "slots" (N, count,
+slot_dim), "sentence" (N, sentence_dim); each where there is such."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SlotLayout:
+    """Where a flat state observation lists interchangeable objects.
+
+    The observation is ``start`` numbers of the agent's own, then ``count`` equally long slots.
+    """
+
+    start: int
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What an extractor hands to the control head.
+
+    Attributes:
+        latent: (N, features_dim).
+        attention: (N, H, W) logits of the map that should find the target, or None.
+    """
+
+    latent: th.Tensor
+    attention: th.Tensor | None = None
+
+
+class TiledExtractor(nn.Module):
+    """The paper's net: the sentence tiled over the image as channels, convolutions, the vector.
+
+    A constant channel's convolution is a bias for each position; here it is convolved plainly.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], vector_dim: int, sentence_dim: int
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        self.convolutions = strided_convolutions(channels + sentence_dim)
+        n_features = count_features(self.convolutions, (channels + sentence_dim, height, width))
+        self.features_dim = n_features + vector_dim
+
+    def forward(self, inputs: Inputs) -> Features:
+        """See `Inputs`."""
+        pixels, sentence = inputs["pixels"], inputs["sentence"]
+        tiled = sentence[:, :, None, None].expand(-1, -1, *pixels.shape[2:])
+        maps = self.convolutions(th.cat([pixels - 0.5, tiled], dim=1))
+        parts = [maps.flatten(1)] + ([inputs["vector"]] if "vector" in inputs else [])
+        return Features(th.cat(parts, dim=-1))
+
+
+class AttentionExtractor(nn.Module):
+    """The sentence says what to look for; local features of the image say where it is.
+
+    Each place of the image is described by as many numbers as a sentence has; their product is an
+    attention map. It gives a soft-argmax position and the features there. A few more maps, of
+    queries made from the sentence and of none, find the rest of the scene.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        vector_dim: int,
+        sentence_dim: int,
+        *,
+        width: int = 16,
+        n_queried: int = 3,
+        n_free: int = 4,
+    ) -> None:
+        super().__init__()
+        self.n_channels, self.sentence_dim, self.n_queried = image_shape[0], sentence_dim, n_queried
+        self.local = LocalFeatures(image_shape[0], width, sentence_dim + n_free)
+        self.query = nn.Linear(sentence_dim, n_queried * sentence_dim)
+        self.sharpness = nn.Parameter(th.tensor(5.0))
+        self.features_dim = 2 * (1 + n_queried + n_free) + 2 * sentence_dim + vector_dim
+
+    def describe(self, pixels: th.Tensor) -> th.Tensor:
+        """How each place looks: (N, C, H, W) in [0, 1] -> (N, sentence_dim, H/2, W/2)."""
+        return self.local(pixels - 0.5)[:, : self.sentence_dim]
+
+    def forward(self, inputs: Inputs) -> Features:
+        """See `Inputs`."""
+        sentence = inputs["sentence"]
+        maps = self.local(inputs["pixels"] - 0.5)
+        looks, free = maps[:, : self.sentence_dim], maps[:, self.sentence_dim :]
+        queries = self.query(sentence).unflatten(-1, (self.n_queried, self.sentence_dim))
+        queries = th.cat([self.sharpness * sentence[:, None], queries], dim=1)
+        queried = th.einsum("nkd,ndhw->nkhw", queries, looks)
+        weights, positions = soft_argmax(th.cat([queried, free], dim=1))
+        found = th.einsum("np,ndp->nd", weights[:, 0], looks.flatten(2))
+        parts = [positions.flatten(1), found, sentence]
+        if "vector" in inputs:
+            parts.append(inputs["vector"])
+        return Features(th.cat(parts, dim=-1), queried[:, 0])
+
+
+class ConcatExtractor(nn.Module):
+    """Vector observation and sentence side by side: the paper's conditioning without an image."""
+
+    def __init__(self, vector_dim: int, sentence_dim: int) -> None:
+        super().__init__()
+        self.features_dim = vector_dim + sentence_dim
+
+    def forward(self, inputs: Inputs) -> Features:
+        """See `Inputs`."""
+        return Features(th.cat([inputs["vector"], inputs["sentence"]], dim=-1))
+
+
+class SlotExtractor(nn.Module):
+    """The sentence says which slot to look for; that slot's state comes first, then the rest's."""
+
+    def __init__(self, slot_dim: int, vector_dim: int, sentence_dim: int) -> None:
+        super().__init__()
+        self.looks = nn.Sequential(mlp(slot_dim, [128, 128]), nn.Linear(128, sentence_dim))
+        self.sharpness = nn.Parameter(th.tensor(10.0))
+        self.features_dim = vector_dim + 2 * slot_dim
+
+    def describe(self, slots: th.Tensor) -> th.Tensor:
+        """How the object of each slot looks: (..., slot_dim) -> (..., sentence_dim)."""
+        looks: th.Tensor = self.looks(slots)
+        return looks
+
+    def forward(self, inputs: Inputs) -> Features:
+        """See `Inputs`."""
+        slots, sentence = inputs["slots"], inputs["sentence"]
+        looks = F.normalize(self.describe(slots), dim=-1)
+        weights = F.softmax(self.sharpness * looks @ sentence[:, :, None], dim=-2)
+        found = (weights * slots).sum(dim=-2)
+        rest = slots.sum(dim=-2) - found
+        return Features(th.cat([inputs["vector"], found, rest], dim=-1))
+
+
+class TaskFeaturesExtractor(BaseFeaturesExtractor):
+    """Observation and sentence to features, with the normalisation of both; an SB3 extractor.
+
+    It takes images as H x W x C or C x H x W, bare or in a Dict; one-dimensional entries of a Dict
+    are joined, in the order of their keys, to one vector. The statistics are buffers, saved with
+    the parameters.
+
+    Args:
+        observation_space: Box, or Dict of Boxes; the key "sentence" is the sentence.
+        architecture: "attention" or "tiled".
+        sentence_dim: Length of a sentence.
+        slots: Layout of a flat state observation; needed for "attention" there.
+        crop_top: Fraction of the image's height that is cut off at the top.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        architecture: Architecture = "attention",
+        sentence_dim: int = 20,
+        slots: SlotLayout | None = None,
+        crop_top: float = 0.0,
+    ) -> None:
+        if not 0 <= crop_top < 1:
+            raise ValueError(f"crop_top is {crop_top}, expected a fraction in [0, 1).")
+        parts = _parts(observation_space)
+        images = {key: box for key, box in parts.items() if len(box.shape) == 3}
+        if len(images) > 1:
+            raise ValueError(f"Two images {sorted(images)} in the observation, expected one.")
+        self._is_dict = isinstance(observation_space, spaces.Dict)
+        vector_keys = [key for key in sorted(parts) if key not in images]
+        vector_dim = sum(parts[key].shape[0] for key in vector_keys)
+        net: nn.Module
+        slot_dim = n_cropped = 0
+        image_shape = None
+        if images:
+            ((_, image),) = images.items()
+            channels, height, image_width = _channels_first(image.shape)
+            n_cropped = round(crop_top * height)
+            image_shape = (channels, height - n_cropped, image_width)
+            net_class = AttentionExtractor if architecture == "attention" else TiledExtractor
+            net = net_class(image_shape, vector_dim, sentence_dim)
+        elif architecture == "tiled" or slots is None:
+            slots = None
+            net = ConcatExtractor(vector_dim, sentence_dim)
+        else:
+            slot_dim = _slot_dim(vector_dim, slots)
+            vector_dim = slots.start
+            net = SlotExtractor(slot_dim, vector_dim, sentence_dim)
+        super().__init__(observation_space, net.features_dim)
+        self.net = net
+        self._n_cropped = n_cropped
+        self.slots, self.slot_dim = slots, slot_dim
+        self.image_shape, self.vector_dim = image_shape, vector_dim
+        self._image_key = next(iter(images), None)
+        self._image_is_hwc = bool(images) and _is_hwc(images[self._image_key].shape)
+        self._vector_keys = vector_keys
+        self.register_buffer("vector_mean", th.zeros(vector_dim))
+        self.register_buffer("vector_std", th.ones(vector_dim))
+        self.register_buffer("slots_mean", th.zeros(slot_dim))
+        self.register_buffer("slots_std", th.ones(slot_dim))
+
+    def forward(self, observations: Any) -> th.Tensor:
+        """Features (N, features_dim) of an observation that holds its sentence."""
+        return self.attend(observations).latent
+
+    def attend(self, observations: Any, sentence: th.Tensor | None = None) -> Features:
+        """Features and attention; the sentence from the argument, else from the observation."""
+        if sentence is None:
+            if not isinstance(observations, Mapping) or SENTENCE_KEY not in observations:
+                raise ValueError(NO_SENTENCE)
+            sentence = observations[SENTENCE_KEY]
+        features: Features = self.net({**self.to_inputs(observations), SENTENCE_KEY: sentence})
+        return features
+
+    def to_inputs(self, observations: Any) -> dict[str, th.Tensor]:
+        """The one place where observations become normalised tensors; see `Inputs`."""
+        parts = observations if self._is_dict else {"": observations}
+        inputs = {
+            name: (values - getattr(self, f"{name}_mean")) / getattr(self, f"{name}_std")
+            for name, values in self._vectors(parts).items()
+        }
+        if self._image_key is not None:
+            pixels = parts[self._image_key]
+            if self._image_is_hwc:
+                pixels = pixels.permute(0, 3, 1, 2)
+            inputs["pixels"] = pixels[:, :, self._n_cropped :].float() / 255.0
+        return inputs
+
+    def _vectors(self, parts: Mapping[str, th.Tensor]) -> dict[str, th.Tensor]:
+        if not self._vector_keys:
+            return {}
+        vector = th.cat([parts[key].float() for key in self._vector_keys], dim=-1)
+        if self.slots is None:
+            return {"vector": vector}
+        slots = vector[:, self.slots.start :].unflatten(-1, (self.slots.count, -1))
+        return {"vector": vector[:, : self.slots.start], "slots": slots}
+
+    def crop_positions(self, positions: th.Tensor) -> th.Tensor:
+        """Places (..., 2) in the whole image as places in the cropped one; both in [-1, 1]."""
+        assert self.image_shape is not None
+        height = self.image_shape[1]
+        whole = (height + self._n_cropped) / height
+        return th.stack([positions[..., 0], 1 - (1 - positions[..., 1]) * whole], dim=-1)
+
+    @th.no_grad()
+    def fit_normalisation(self, observations: Any) -> None:
+        """Sets mean and standard deviation from a batch (N, ...); images are not needed."""
+        parts = observations if self._is_dict else {"": observations}
+        for name, values in self._vectors(parts).items():
+            values = values.flatten(0, -2)
+            getattr(self, f"{name}_mean").copy_(values.mean(dim=0))
+            # A constant entry says nothing: leave it at 0 rather than blow up its rounding.
+            std = values.std(dim=0)
+            getattr(self, f"{name}_std").copy_(th.where(std < 1e-4, th.ones_like(std), std))
+
+
+def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Box]:
+    boxes = dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
+    boxes.pop(SENTENCE_KEY, None)
+    for key, box in boxes.items():
+        if not isinstance(box, spaces.Box) or len(box.shape) not in (1, 3):
+            raise ValueError(
+                f"Observation {key or 'space'} is {box}, expected a Box with 1 dimension (a "
+                "vector) or 3 (an image)."
+            )
+    return boxes
+
+
+def _is_hwc(shape: tuple[int, ...]) -> bool:
+    return shape[-1] in (1, 3, 4)
+
+
+def _channels_first(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    height, width, channels = shape if _is_hwc(shape) else (*shape[1:], shape[0])
+    return channels, height, width
+
+
+def _slot_dim(vector_dim: int, slots: SlotLayout) -> int:
+    slot_dim, remainder = divmod(vector_dim - slots.start, slots.count)
+    if slot_dim < 1 or remainder:
+        raise ValueError(
+            f"{slots} does not fit an observation of {vector_dim} numbers: what is behind the "
+            f"first {slots.start} must divide into {slots.count} equal slots."
+        )
+    return slot_dim

@@ -1,0 +1,261 @@
+"""`TaskConditionedPolicy`: a Gaussian over actions, given an observation and a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import DiagGaussianDistribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+from ent_bc.embedding import AttentionEncoder, Embedding, MlpEncoder, SlotEncoder, TiledEncoder
+from ent_bc.extractors import (
+    NO_SENTENCE,
+    SENTENCE_KEY,
+    Architecture,
+    AttentionExtractor,
+    SlotExtractor,
+    SlotLayout,
+    TaskFeaturesExtractor,
+)
+from ent_bc.layers import mlp
+
+LOG_STD_BOUNDS = (-5.0, 2.0)
+SQUASH_MARGIN = 1.025  # the squashed mean reaches a little beyond the bounds, which are often hit
+
+
+@dataclasses.dataclass(frozen=True)
+class Control:
+    """The control network's answer: a diagonal Gaussian, and where it looked.
+
+    Attributes:
+        mean: (N, A).
+        log_std: (N, A), a function of observation and sentence.
+        attention: (N, H, W) logits of the map that should find the target, or None.
+    """
+
+    mean: th.Tensor
+    log_std: th.Tensor
+    attention: th.Tensor | None = None
+
+
+class TaskConditionedPolicy(ActorCriticPolicy):
+    """A Stable-Baselines3 policy that is told the task by a sentence.
+
+    Args:
+        observation_space: Box (a state, or an image H x W x C or C x H x W), or Dict of an image,
+            vectors and, where stock trainers are to know the task, "sentence".
+        action_space: Box with finite bounds.
+        lr_schedule: As in SB3.
+        architecture: "attention", or "tiled", the paper's net exactly.
+        sentence_dim: Length of a sentence; the paper's 20.
+        slots: Layout of a flat state observation; needed for "attention" on states.
+        crop_top: Fraction of the image's height that is cut off at the top.
+        net_arch: Widths of the control head; default 3 x 256 for "attention", 3 x 200 for "tiled".
+        **kwargs: `ActorCriticPolicy`'s.
+    """
+
+    features_extractor: TaskFeaturesExtractor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Callable[[float], float],
+        *,
+        architecture: Architecture = "attention",
+        sentence_dim: int = 20,
+        slots: SlotLayout | Mapping[str, int] | None = None,
+        crop_top: float = 0.0,
+        net_arch: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if architecture not in ("tiled", "attention"):
+            raise ValueError(f"architecture is {architecture!r}, expected 'tiled' or 'attention'.")
+        if not isinstance(action_space, spaces.Box) or not action_space.is_bounded():
+            raise ValueError(f"The action space is {action_space}, expected a bounded Box.")
+        self.architecture = architecture
+        self.sentence_dim = sentence_dim
+        if isinstance(slots, Mapping):
+            slots = SlotLayout(**slots)
+        default_widths = [256] * 3 if architecture == "attention" else [200] * 3
+        extractor_kwargs = {
+            "architecture": architecture,
+            "sentence_dim": sentence_dim,
+            "slots": slots,
+            "crop_top": crop_top,
+        }
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            **{
+                "net_arch": list(net_arch or default_widths),
+                "features_extractor_class": TaskFeaturesExtractor,
+                "features_extractor_kwargs": extractor_kwargs,
+                "normalize_images": False,  # the extractor does it, once
+                **kwargs,
+            },
+        )
+
+    def embed(self, first: Any, last: Any) -> Embedding:
+        """Sentences of demonstrations, from their first and last observations alone.
+
+        Args:
+            first: Batched observation tensors (N, ...), or a Dict of them.
+            last: The same.
+        """
+        inputs = [self.features_extractor.to_inputs(obs) for obs in (first, last)]
+        for key in ("pixels", "slots", "vector"):  # the first there is; video only, where there is
+            if key in inputs[0]:
+                embedding: Embedding = self.encoder(inputs[0][key], inputs[1][key])
+                return embedding
+        raise AssertionError("unreachable: an observation has an image or a vector")
+
+    def control(self, obs: Any, sentence: th.Tensor | None = None) -> Control:
+        """The Gaussian over actions.
+
+        Args:
+            obs: Batched observation tensors (N, ...), or a Dict of them.
+            sentence: (N, sentence_dim); by default the observation's own.
+
+        Raises:
+            ValueError: There is no sentence.
+        """
+        features = self.features_extractor.attend(obs, sentence)
+        latent = self.mlp_extractor(features.latent)
+        log_std = self.log_std_net(latent).clamp(*LOG_STD_BOUNDS)
+        return Control(self._mean(latent, features.latent), log_std, features.attention)
+
+    def forward(
+        self, obs: Any, deterministic: bool = False
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """Actions, values and log-probabilities of the actions, as in SB3."""
+        distribution = self.get_distribution(obs)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, self.predict_values(obs), distribution.log_prob(actions)
+
+    def evaluate_actions(
+        self, obs: Any, actions: th.Tensor
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
+        """Values, log-probabilities and entropies (never None), as in SB3."""
+        distribution = self.get_distribution(obs)
+        values = self.predict_values(obs)
+        return values, distribution.log_prob(actions), distribution.entropy()
+
+    def get_distribution(self, obs: Any) -> DiagGaussianDistribution:
+        """The Gaussian over actions as SB3's distribution; sigma depends on the observation."""
+        control = self.control(obs)
+        assert isinstance(self.action_dist, DiagGaussianDistribution)
+        return self.action_dist.proba_distribution(control.mean, control.log_std)
+
+    def predict_values(self, obs: Any) -> th.Tensor:
+        """Values (N, 1), for trainers that need a critic."""
+        features = self.features_extractor.attend(obs)
+        return self.value_net(features.latent)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """Actions for the task that the sentence names; SB3's recurrent-state slot carries it.
+
+        Args:
+            observation: One observation or a batch of n_envs.
+            state: Sentence (sentence_dim,), broadcast to all, or (n_envs, sentence_dim); None if
+                the observation holds it.
+            episode_start: Ignored: a task does not end with an episode.
+            deterministic: The mean instead of a sample.
+
+        Returns:
+            Actions, clipped to the action space, and ``state`` unchanged.
+
+        Raises:
+            ValueError: No sentence, or one of another shape.
+        """
+        obs, vectorised = self.obs_to_tensor(self._without_missing_sentence(observation))
+        n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
+        sentence = None if state is None else self._check_sentence(state, n_envs)
+        was_training = self.training
+        self.set_training_mode(False)
+        with th.no_grad():
+            control = self.control(obs, sentence)
+            dist = self.action_dist.proba_distribution(control.mean, control.log_std)
+            actions = dist.get_actions(deterministic=deterministic).cpu().numpy()
+        self.set_training_mode(was_training)
+        actions = np.clip(actions, self.action_space.low, self.action_space.high)
+        return (actions if vectorised else actions[0]), state
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> th.Tensor:
+        return self.get_distribution(observation).get_actions(deterministic=deterministic)
+
+    def _without_missing_sentence(self, observation: Any) -> Any:
+        """A clear error where the space has a sentence and the observation lacks it."""
+        if isinstance(self.observation_space, spaces.Dict):
+            missing = set(self.observation_space.spaces) - set(observation)
+            if missing == {SENTENCE_KEY}:
+                raise ValueError(NO_SENTENCE)
+            if missing:
+                raise ValueError(
+                    f"The observation lacks {sorted(missing)}; it has {sorted(observation)}."
+                )
+        return observation
+
+    def _check_sentence(self, sentence: Any, n_envs: int) -> th.Tensor:
+        array = np.asarray(sentence, dtype=np.float32)
+        if array.shape not in ((self.sentence_dim,), (n_envs, self.sentence_dim)):
+            raise ValueError(
+                f"The sentence has shape {array.shape}, expected ({self.sentence_dim},) for all "
+                f"environments or ({n_envs}, {self.sentence_dim}), one for each."
+            )
+        tensor = th.as_tensor(array, device=self.device)
+        return tensor.expand(n_envs, -1)
+
+    def _mean(self, latent: th.Tensor, features: th.Tensor) -> th.Tensor:
+        raw = self.action_net(latent)
+        if self.architecture == "tiled":
+            return raw
+        squashed = th.tanh((raw + self.linear_net(features)) / 2)
+        return self.action_centre + SQUASH_MARGIN * self.action_scale * squashed
+
+    def _build(self, lr_schedule: Callable[[float], float]) -> None:
+        """Called by SB3's constructor, after the features extractor is made."""
+        extractor = self.features_extractor
+        assert isinstance(self.net_arch, list)
+        self.encoder = self._make_encoder()
+        self.mlp_extractor = mlp(extractor.features_dim, self.net_arch)
+        n_actions = int(np.prod(self.action_space.shape))
+        width = self.net_arch[-1]
+        self.action_net = nn.Linear(width, n_actions)
+        self.log_std_net = nn.Linear(width, n_actions)
+        nn.init.zeros_(self.log_std_net.weight)
+        nn.init.zeros_(self.log_std_net.bias)
+        if self.architecture == "attention":
+            self.linear_net = nn.Linear(extractor.features_dim, n_actions)
+            low, high = (th.as_tensor(b) for b in (self.action_space.low, self.action_space.high))
+            self.register_buffer("action_centre", (low + high) / 2)
+            self.register_buffer("action_scale", (high - low) / 2)
+        self.value_net = nn.Sequential(
+            mlp(extractor.features_dim, self.net_arch), nn.Linear(width, 1)
+        )
+        self.optimizer = self.optimizer_class(
+            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
+        )
+
+    def _make_encoder(self) -> nn.Module:
+        extractor = self.features_extractor
+        if isinstance(extractor.net, AttentionExtractor):
+            return AttentionEncoder(extractor.net.n_channels, extractor.net.describe)
+        if isinstance(extractor.net, SlotExtractor):
+            return SlotEncoder(extractor.slot_dim, extractor.net.describe)
+        if extractor.image_shape is not None:
+            return TiledEncoder(extractor.image_shape, self.sentence_dim)
+        return MlpEncoder(extractor.vector_dim, self.sentence_dim)

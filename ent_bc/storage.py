@@ -1,0 +1,156 @@
+"""One file for a model: safetensors, with everything that is no tensor as JSON in its header."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import torch as th
+from gymnasium import spaces
+from safetensors.torch import save_file
+
+if TYPE_CHECKING:
+    from ent_bc.ent_bc import EntBC
+
+FORMAT_VERSION = 1
+_HEADER = "ent_bc"
+
+
+def save(model: EntBC, path: Path) -> None:
+    """Writes a model; the file appears whole or not at all."""
+    tensors = {f"policy/{k}": v for k, v in model.policy.state_dict().items()}
+    state = model.optimizer.state_dict()
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            tensors[f"optimizer/{index}/{name}"] = th.as_tensor(value)
+    header = {
+        "format_version": FORMAT_VERSION,
+        "observation_space": space_to_dict(model.observation_space),
+        "action_space": space_to_dict(model.action_space),
+        "policy_kwargs": model.policy_kwargs,
+        "losses": dataclasses.asdict(model.losses),
+        "batches": dataclasses.asdict(model.batches),
+        "schedule": dataclasses.asdict(model.schedule),
+        "batch_size": model.batch_size,
+        "minibatch_size": model.minibatch_size,
+        "ent_weight": model.ent_weight,
+        "l2_weight": model.l2_weight,
+        "learning_rate": model.peak_learning_rate,
+        "optimizer": model.optimizer.__class__.__name__,
+        "seed": model.seed,
+        "batch_seed": model.batch_seed,
+        "num_timesteps": model.num_timesteps,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    save_file(contiguous, temporary, metadata={_HEADER: json.dumps(header)})
+    os.replace(temporary, path)
+
+
+def load(cls: type[EntBC], path: Path, **kwargs: Any) -> EntBC:
+    """Reads a model; ``kwargs`` override what the file says of the constructor's arguments.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is truncated, no model, or of another format version.
+    """
+    header, tensors = _read(path)
+    optimizer_cls = getattr(th.optim, header["optimizer"])
+    from ent_bc.ent_bc import ScheduleConfig
+    from ent_bc.batches import BatchConfig
+    from ent_bc.losses import LossConfig
+
+    demonstrations = kwargs.pop("demonstrations", None)
+    arguments = {
+        "observation_space": space_from_dict(header["observation_space"]),
+        "action_space": space_from_dict(header["action_space"]),
+        "policy_kwargs": header["policy_kwargs"],
+        "losses": LossConfig(**header["losses"]),
+        "batches": BatchConfig(**header["batches"]),
+        "schedule": ScheduleConfig(**header["schedule"]),
+        "batch_size": header["batch_size"],
+        "minibatch_size": header["minibatch_size"],
+        "ent_weight": header["ent_weight"],
+        "l2_weight": header["l2_weight"],
+        "optimizer_cls": optimizer_cls,
+        "optimizer_kwargs": {"lr": header["learning_rate"]},
+        "seed": header["seed"],
+        **kwargs,
+    }
+    model = cls(**arguments)
+    model.batch_seed = header["batch_seed"]
+    model.num_timesteps = header["num_timesteps"]
+    model.policy.load_state_dict(
+        {k.removeprefix("policy/"): v for k, v in tensors.items() if k.startswith("policy/")}
+    )
+    _load_optimizer(model.optimizer, tensors)
+    if demonstrations is not None:
+        model.set_demonstrations(demonstrations)
+    return model
+
+
+def space_to_dict(space: spaces.Space[Any]) -> dict[str, Any]:
+    """A Box or a Dict of Boxes as JSON; bounds that are all equal become one number."""
+    if isinstance(space, spaces.Dict):
+        return {"dict": {key: space_to_dict(part) for key, part in space.spaces.items()}}
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"Cannot save the space {space}: expected Box, or Dict of Boxes.")
+    return {
+        "low": _bound_to_json(space.low),
+        "high": _bound_to_json(space.high),
+        "shape": list(space.shape),
+        "dtype": str(space.dtype),
+    }
+
+
+def space_from_dict(record: dict[str, Any]) -> spaces.Space[Any]:
+    """Inverse of `space_to_dict`."""
+    if "dict" in record:
+        return spaces.Dict({key: space_from_dict(part) for key, part in record["dict"].items()})
+    dtype = np.dtype(record["dtype"])
+    low, high = (
+        np.broadcast_to(np.asarray(record[bound], dtype=np.float64), record["shape"]).astype(dtype)
+        for bound in ("low", "high")
+    )
+    return spaces.Box(low, high, tuple(record["shape"]), dtype.type)
+
+
+def _bound_to_json(bound: np.ndarray) -> Any:
+    first = bound.flat[0]
+    return float(first) if (bound == first).all() else bound.tolist()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, th.Tensor]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no model file {path}.")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(_HEADER, "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{path} is truncated or no model file ({error}): save or copy it again."
+        ) from error
+    if header is None:
+        raise ValueError(f"{path} is a safetensors file, but no EntBC model.")
+    if header.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {header.get('format_version')}, expected "
+            f"{FORMAT_VERSION}: load it with the release that wrote it, or train anew."
+        )
+    return header, tensors
+
+
+def _load_optimizer(optimizer: th.optim.Optimizer, tensors: dict[str, th.Tensor]) -> None:
+    state: dict[int, dict[str, th.Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer/"):
+            _, index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
