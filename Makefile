@@ -5,12 +5,13 @@ WORKERS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint setup gl clean
+.PHONY: help quickstart test lint expert setup gl clean
 
 help:
 	@echo "make quickstart   tasks, demonstrations, training, one-shot evaluation, report (ARGS=...)"
 	@echo "make test         the whole test suite (WORKERS=$(WORKERS), ARGS=...)"
 	@echo "make lint         ruff and mypy"
+	@echo "make expert       measures the scripted expert (ARGS='--episodes 2000')"
 	@echo "make setup        .venv with the pinned packages, and headless OpenGL"
 	@echo "make clean        removes .venv and caches; keeps runs/"
 
@@ -25,6 +26,9 @@ lint: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+expert: .venv/.installed
+	$(BIN)/python benchmarks/expert.py $(ARGS)
 
 setup: gl
 

@@ -1,7 +1,7 @@
 """Measures the scripted expert, before any filtering: ``python benchmarks/expert.py``.
 
-Episodes are spread over the tasks of all three splits; placement ``i`` is drawn with seed ``i``,
-so a run can be repeated exactly.
+Episodes are spread over the tasks of all three splits; placement ``i`` is drawn with seed
+``--seed + i``, so a run can be repeated exactly.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ MEANING = {
     "clean": "distractor moved less than 3 cm",
     "both": "distractor at the goal too, by the criterion of mil",
 }
+FIRST_SEED = 1_000_000  # apart from the placements that the expert was tuned on
 PRIME = 7919  # a step through the tasks that visits all of them before any comes again
 
 
@@ -80,7 +81,7 @@ def main() -> None:
     """Runs the episodes and prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0, help="of the first placement")
+    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first placement")
     args = parser.parse_args()
     tasks = [task for split in SPLITS for task in make_tasks(split)]
     chosen = [tasks[i * PRIME % len(tasks)] for i in range(args.episodes)]
@@ -94,7 +95,8 @@ def main() -> None:
     print(f"{n} episodes, unfiltered\n\n{'':8}{'share':>7}   95% interval    bar")
     for name, bar in BARS.items():
         low, high = wilson(columns[name].sum(), n)
-        print(f"{name:8}{columns[name].mean():7.4f}   {low:.4f}-{high:.4f}   {bar}  {MEANING[name]}")
+        interval = f"{low:.4f}-{high:.4f}"
+        print(f"{name:8}{columns[name].mean():7.4f}   {interval}   {bar}  {MEANING[name]}")
     print_by(columns, "start", "m", "the target's start distance (acceptance is mil)")
     print_by(columns, "gap", "m", "the objects' distance at the start")
     print_by(columns, "damping", "", "the target's damping, N s/m")

@@ -1,8 +1,17 @@
 """Entropy-regularised one-shot imitation for `imitation` and Stable-Baselines3."""
 
 from ent_bc.batches import BatchConfig
-from ent_bc.ent_bc import EntBC, ScheduleConfig
+from ent_bc.ent_bc import EntBC
 from ent_bc.losses import LossConfig
 from ent_bc.policies import TaskConditionedPolicy
+from ent_bc.schedule import ScheduleConfig
+from ent_bc.trajectories import as_trajectories
 
-__all__ = ["BatchConfig", "EntBC", "LossConfig", "ScheduleConfig", "TaskConditionedPolicy"]
+__all__ = [
+    "BatchConfig",
+    "EntBC",
+    "LossConfig",
+    "ScheduleConfig",
+    "TaskConditionedPolicy",
+    "as_trajectories",
+]

@@ -11,7 +11,6 @@ import numpy as np
 from ent_bc.demonstrations import UNKNOWN, DemonstrationLike, group_by_task, index_obs
 
 
-
 @dataclasses.dataclass(frozen=True)
 class BatchConfig:
     """How a batch is drawn."""
@@ -58,6 +57,7 @@ class TaskBatches:
         self.config = config
         self.seed = seed
         self._of_task = group_by_task(demonstrations)
+        self._steps_of: dict[int, _Steps] = {}
         n_needed = config.n_support + config.n_query
         for task_id, indices in self._of_task.items():
             if len(indices) < n_needed:
@@ -112,25 +112,44 @@ class TaskBatches:
 
     def _draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         demo = self.demonstrations[index]
-        n_acts = len(demo.acts)
-        steps = np.asarray(getattr(demo, "steps", np.arange(n_acts + 1)))
-        usable = np.flatnonzero(steps < n_acts)
-        weights = 1 + self.config.early * (1 - steps[usable] / n_acts)
-        rows = rng.choice(
-            usable,
-            size=self.config.n_steps,
-            replace=len(usable) < self.config.n_steps,
-            p=weights / weights.sum(),
-        )
-        infos = demo.infos
-        targets = [infos[int(steps[row])].get("attention_target", UNKNOWN) for row in rows]
+        if index not in self._steps_of:
+            self._steps_of[index] = _Steps.of(demo, self.config.early)
+        steps = self._steps_of[index]
+        rows = np.searchsorted(steps.cumulative, rng.random(self.config.n_steps), side="right")
         return {
             "demo": index_obs(demo.obs, [0, -1]),
             "obs": index_obs(demo.obs, rows),
-            "demo_target": np.asarray(infos[0].get("attention_target", UNKNOWN), np.float32),
-            "attention_target": np.asarray(targets, dtype=np.float32),
-            "acts": np.asarray(demo.acts, dtype=np.float32)[steps[rows]],
+            "demo_target": steps.targets[0],
+            "attention_target": steps.targets[rows],
+            "acts": np.asarray(demo.acts, dtype=np.float32)[steps.steps[rows]],
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """The time steps of a demonstration that can train control, ready to be drawn from.
+
+    Attributes:
+        steps: (S,) ascending; the rows of the stored observations that have an action.
+        cumulative: (S,) cumulative probability of drawing them.
+        targets: (S, 2) where in the image to look, NaN where unknown.
+    """
+
+    steps: np.ndarray
+    cumulative: np.ndarray
+    targets: np.ndarray
+
+    @classmethod
+    def of(cls, demo: DemonstrationLike, early: float) -> _Steps:
+        n_acts = len(demo.acts)
+        steps = np.asarray(getattr(demo, "steps", np.arange(n_acts + 1)))
+        steps = steps[steps < n_acts]
+        weights = 1 + early * (1 - steps / n_acts)
+        infos = demo.infos
+        targets = [infos[int(step)].get("attention_target", UNKNOWN) for step in steps]
+        cumulative = np.cumsum(weights / weights.sum())
+        cumulative[-1] = 1.0
+        return cls(steps, cumulative, np.asarray(targets, dtype=np.float32))
 
 
 def _stack(records: Sequence[Any]) -> Any:

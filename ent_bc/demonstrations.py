@@ -1,4 +1,4 @@
-"""What counts as a demonstration, its checks, and the views of it that training and embedding use."""
+"""What counts as a demonstration, its checks, and what training and embedding see of it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ class DemonstrationLike(Protocol):
     """
 
     @property
-    def obs(self) -> Any: ...
+    def obs(self) -> Any:
+        """Observations over time, an array or a mapping of such."""
 
     @property
-    def acts(self) -> np.ndarray: ...
+    def acts(self) -> np.ndarray:
+        """Actions (T, A)."""
 
     @property
-    def infos(self) -> Any: ...
+    def infos(self) -> Any:
+        """T dicts."""
 
 
 def check_demonstrations(
@@ -45,12 +48,20 @@ def check_demonstrations(
         raise ValueError("The list of demonstrations is empty, expected at least one.")
     for index, demo in enumerate(demonstrations):
         name = f"Demonstration {index}"
-        _check_obs(demo.obs, observation_space, name)
+        if not all(hasattr(demo, field) for field in ("obs", "acts", "infos")):
+            raise ValueError(
+                f"{name} is a {type(demo).__name__}, expected a record with obs, acts and infos, "
+                "as imitation's Trajectory."
+            )
         acts = np.asarray(demo.acts)
+        _check_obs(demo.obs, observation_space, name)
+        _check_times(demo, len(acts), name)
         if acts.ndim != 2 or acts.shape[1:] != action_space.shape:
             raise ValueError(
                 f"{name} has actions of shape {acts.shape}, expected (T, *{action_space.shape})."
             )
+        if acts.dtype.kind not in "fiu":
+            raise ValueError(f"{name} has actions of {acts.dtype}, expected numbers.")
         if not np.isfinite(acts).all():
             raise ValueError(f"{name} has NaN or infinite actions.")
 
@@ -161,6 +172,17 @@ def _check_obs(obs: Any, space: spaces.Space[Any], name: str) -> None:
             _check_array(obs[key], part, f"{name}, observation {key!r},")
 
 
+def _check_times(demo: Any, n_acts: int, name: str) -> None:
+    obs = demo.obs.unwrap() if hasattr(demo.obs, "unwrap") else demo.obs
+    n_times = len(demo.steps) if hasattr(demo, "steps") else n_acts + 1
+    for part in obs.values() if isinstance(obs, Mapping) else [obs]:
+        if len(part) != n_times:
+            raise ValueError(
+                f"{name} has {len(part)} observations and {n_acts} actions, expected {n_times} "
+                "observations."
+            )
+
+
 def _check_array(array: Any, space: spaces.Space[Any], name: str) -> None:
     expected = f"expected (T, {', '.join(map(str, space.shape or ()))}) of {space.dtype}"
     if not hasattr(array, "shape") or tuple(array.shape[1:]) != space.shape or not len(array):
@@ -168,5 +190,7 @@ def _check_array(array: Any, space: spaces.Space[Any], name: str) -> None:
     if space.dtype == np.uint8:
         if array.dtype != np.uint8:
             raise ValueError(f"{name} has dtype {array.dtype}, {expected}.")
+    elif not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"{name} has dtype {array.dtype}, {expected}.")
     elif not np.isfinite(array).all():
         raise ValueError(f"{name} has NaN or infinite observations.")

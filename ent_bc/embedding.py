@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from ent_bc.layers import LocalFeatures, count_features, mlp, soft_argmax, strided_convolutions
 
-
 Describe = Callable[[th.Tensor], th.Tensor]
 
 
@@ -97,5 +96,5 @@ class SlotEncoder(nn.Module):
 
     def forward(self, first: th.Tensor, last: th.Tensor) -> Embedding:
         """Embeds (N, n_slots, slot_dim) first and last slots."""
-        weights = F.softmax(self.score(th.cat([first, last], dim=-1)), dim=-2)
+        weights = F.softmax(self.score(th.cat([first, last - first], dim=-1)), dim=-2)
         return Embedding(F.normalize((weights * self.describe(first)).sum(dim=-2), dim=-1))

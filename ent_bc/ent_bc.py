@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from rich.progress import track
 from stable_baselines3.common import vec_env
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import get_device, set_random_seed
+from stable_baselines3.common.utils import set_random_seed
 from torch.utils._pytree import tree_map
 
 from ent_bc import storage
@@ -28,27 +27,7 @@ from ent_bc.demonstrations import check_demonstrations, end_observations, sample
 from ent_bc.layers import Convolutions
 from ent_bc.losses import LossConfig, Metrics, TaskLoss
 from ent_bc.policies import TaskConditionedPolicy
-
-
-@dataclasses.dataclass(frozen=True)
-class ScheduleConfig:
-    """How the optimiser is driven."""
-
-    horizon: int | None = None
-    """Steps over which the learning rate falls to 0 along a cosine; None keeps it constant."""
-    warmup: int = 50
-    """Steps over which it rises from 0."""
-    max_grad_norm: float = 5.0
-    """The gradient is clipped to this norm."""
-    low_precision: bool = False
-    """Convolve in bfloat16; two to four times as fast where the processor has it."""
-
-    def factor(self, step: int) -> float:
-        """What the learning rate is multiplied with at a step, counted from 0."""
-        warm = min(1.0, (step + 1) / (self.warmup + 1))
-        if self.horizon is None:
-            return warm
-        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.horizon)))
+from ent_bc.schedule import ScheduleConfig
 
 
 class EntBC(bc.BC):
@@ -133,6 +112,7 @@ class EntBC(bc.BC):
         self.tensorboard_log = None if tensorboard_log is None else str(tensorboard_log)
         self.num_timesteps = 0
         self._batches: TaskBatches | None = None
+        self.optimizer_kwargs = {"lr": 2e-3, **(optimizer_kwargs or {})}
         rng = rng or np.random.default_rng(seed)
         self.batch_seed = int(rng.integers(2**31))
         super().__init__(
@@ -143,7 +123,7 @@ class EntBC(bc.BC):
             batch_size=batch_size,
             minibatch_size=minibatch_size,
             optimizer_cls=optimizer_cls,
-            optimizer_kwargs={"lr": 2e-3, **(optimizer_kwargs or {})},
+            optimizer_kwargs=self.optimizer_kwargs,
             ent_weight=ent_weight,
             l2_weight=l2_weight,
             device=device,
@@ -222,20 +202,22 @@ class EntBC(bc.BC):
         rollouts = bc.RolloutStatsComputer(log_rollouts_venv, log_rollouts_n_episodes)
         self._use_low_precision(self.schedule.low_precision)
         self.policy.set_training_mode(True)
-        clock = _Clock()
-        for done in track(range(1, n_steps + 1), "Training", disable=not progress_bar):
-            metrics, grad_norm = self._train_step(accumulate)
-            if self.num_timesteps % log_interval == 0 or done == n_steps:
-                self._log(metrics, grad_norm, clock.rate(self.num_timesteps))
-                for key, value in rollouts(self.policy, self.rng).items():
-                    self.logger.record(f"rollout/{key}", value)
-                self.logger.dump(self.num_timesteps)
-            if on_batch_end is not None:
-                on_batch_end()
-            if on_epoch_end is not None and done % steps_per_epoch == 0:
-                on_epoch_end()
-        self._use_low_precision(False)
-        self.policy.set_training_mode(False)
+        clock = _Clock(self.num_timesteps)
+        try:
+            for done in track(range(1, n_steps + 1), "Training", disable=not progress_bar):
+                metrics, grad_norm = self._train_step(accumulate)
+                if self.num_timesteps % log_interval == 0 or done == n_steps:
+                    self._log(metrics, grad_norm, clock.rate(self.num_timesteps))
+                    for key, value in rollouts(self.policy, self.rng).items():
+                        self.logger.record(f"rollout/{key}", value)
+                    self.logger.dump(self.num_timesteps)
+                if on_batch_end is not None:
+                    on_batch_end()
+                if on_epoch_end is not None and done % steps_per_epoch == 0:
+                    on_epoch_end()
+        finally:  # a callback may stop, and what was trained is then used
+            self._use_low_precision(False)
+            self.policy.set_training_mode(False)
 
     def learn(
         self,
@@ -279,7 +261,7 @@ class EntBC(bc.BC):
                 progress_bar=progress_bar,
             )
         except _Stopped:
-            self.policy.set_training_mode(False)
+            pass
         callbacks.on_training_end()
         return self
 
@@ -363,9 +345,10 @@ class EntBC(bc.BC):
         grad_norm = float(
             th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.schedule.max_grad_norm)
         )
-        if not (math.isfinite(grad_norm) and math.isfinite(float(metrics.loss))):
+        loss = metrics.loss.item()
+        if not (math.isfinite(grad_norm) and math.isfinite(loss)):
             raise FloatingPointError(
-                f"At step {step} the loss is {float(metrics.loss)} and its gradient's norm "
+                f"At step {step} the loss is {loss} and its gradient's norm "
                 f"{grad_norm}; the parameters are those before it. Lower the learning rate "
                 f"({self.peak_learning_rate}) or the loss weights."
             )
@@ -398,7 +381,7 @@ class EntBC(bc.BC):
                 )
             policy = self.policy_aliases[policy]
         if isinstance(policy, type) and issubclass(policy, TaskConditionedPolicy):
-            # SB3's own optimiser of the policy is not used: a step by mistake would be plain to see.
+            # SB3's own optimiser of the policy is not used: with lr 0 a step does nothing.
             return policy(observation_space, action_space, lambda _: 0.0, **self.policy_kwargs)
         if isinstance(policy, TaskConditionedPolicy):
             return policy
@@ -423,14 +406,13 @@ class _Stopped(Exception):
 class _Clock:
     """Steps a second since the last time it was asked."""
 
-    def __init__(self) -> None:
-        self._time, self._step = time.perf_counter(), 0
-        self._started = False
+    def __init__(self, step: int) -> None:
+        self._time, self._step = time.perf_counter(), step
 
     def rate(self, step: int) -> float:
         now = time.perf_counter()
-        rate = (step - self._step) / (now - self._time) if self._started else math.nan
-        self._time, self._step, self._started = now, step, True
+        rate = (step - self._step) / (now - self._time)
+        self._time, self._step = now, step
         return rate
 
 
@@ -453,9 +435,12 @@ def _with_slots(policy_kwargs: dict[str, Any], env: Any) -> dict[str, Any]:
     """Takes the layout of object slots from an environment that tells it (``slot_layout``)."""
     if env is None or "slots" in policy_kwargs:
         return policy_kwargs
-    if isinstance(env, vec_env.VecEnv):
-        layouts = env.get_attr("slot_layout") if env.has_attr("slot_layout") else [None]
-        layout = layouts[0]
-    else:
-        layout = getattr(env.unwrapped, "slot_layout", None)
+    try:
+        layout = (
+            env.get_attr("slot_layout")[0]
+            if isinstance(env, vec_env.VecEnv)
+            else env.unwrapped.slot_layout
+        )
+    except AttributeError:  # an environment without slots
+        return policy_kwargs
     return policy_kwargs if layout is None else {**policy_kwargs, "slots": dict(layout)}

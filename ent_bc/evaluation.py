@@ -26,17 +26,23 @@ TRIAL_SEEDS = 2**31  # demonstrations start from seeds below
 CHUNK = 24  # trials that step together: fixed, so that scores do not depend on the machine
 TOUCHED = 0.02  # m: an object that moved less was never reached
 
-Demonstrated = Literal["own", "twin", "shuffled"]
+Demonstrated = Literal["own", "twin", "shuffled", "expert"]
 
 
 class Model(Protocol):
     """What is evaluated: anything with `EntBC`'s `embed` and `predict`."""
 
-    def embed(self, demonstrations: Any) -> np.ndarray: ...
+    def embed(self, demonstrations: Any) -> np.ndarray:
+        """See `EntBC.embed`."""
 
     def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[np.ndarray, Any]: ...
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """See `EntBC.predict`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +56,8 @@ class EvaluationConfig:
     n_shots: int = 1
     """Demonstrations shown, distinct ones."""
     demonstrated: Demonstrated = "own"
-    """Whose demonstration is shown: the task's own, its twin's, or some other task's."""
+    """Whose demonstration is shown: the task's own, its twin's, or some other task's; "expert": the
+    environment's ``expert_action`` acts instead of the model."""
     sample: bool = False
     """Sample actions instead of taking the mean."""
     seed: int = 0
@@ -176,14 +183,19 @@ def _chunks(config: EvaluationConfig, env_id: str) -> Iterator[list[_Start]]:
     env.close()
     place = {task.task_id: index for index, task in enumerate(tasks)}
     rng = np.random.default_rng([config.seed, 2])
+    if config.demonstrated == "shuffled" and len(tasks) < 3:
+        raise ValueError(
+            f"Split {config.split!r} has {len(tasks)} tasks, expected at least 4: a shuffled "
+            "demonstration is one of another pair."
+        )
     starts = []
     for index, task in enumerate(tasks):
         for _ in range(config.n_trials):
             seed, demo_seed = (int(s) for s in rng.integers(2**31, size=2))
-            other = int(rng.integers(len(tasks) - 2))
             twin = place[task.twin.task_id]
             others = [i for i in range(len(tasks)) if i not in (index, twin)]
-            shown = {"own": index, "twin": twin, "shuffled": others[other]}[config.demonstrated]
+            other = others[rng.integers(len(others))] if others else index
+            shown = {"twin": twin, "shuffled": other}.get(config.demonstrated, index)
             starts.append(_Start(index, TRIAL_SEEDS + seed, shown, demo_seed))
     for begin in range(0, len(starts), CHUNK):
         yield starts[begin : begin + CHUNK]
@@ -195,16 +207,11 @@ def run_chunk(
     """Runs a few trials side by side."""
     envs = [gym.make(env_id, **config.env_kwargs()) for _ in starts]
     tasks = envs[0].unwrapped.tasks  # type: ignore[attr-defined]
-    sentences = np.stack(
-        [
-            model.embed(
-                envs[0].unwrapped.get_demonstrations(  # type: ignore[attr-defined]
-                    tasks[start.shown], config.n_shots, seed=start.demonstration_seed
-                )
-            )
-            for start in starts
-        ]
-    )
+    act = _expert_control(envs) if config.demonstrated == "expert" else None
+    if act is None:
+        act = _model_control(
+            model, config, envs[0], [tasks[start.shown] for start in starts], starts
+        )
     observations = [
         env.reset(seed=start.seed, options={"task": tasks[start.task]})[0]
         for env, start in zip(envs, starts, strict=True)
@@ -214,9 +221,7 @@ def run_chunk(
     finished = False
     infos: list[Mapping[str, Any]] = []
     while not finished:
-        actions, _ = model.predict(
-            stack_observations(observations), state=sentences, deterministic=not config.sample
-        )
+        actions = act(observations)
         steps = [env.step(action) for env, action in zip(envs, actions, strict=True)]
         observations = [step[0] for step in steps]
         infos = [step[4] for step in steps]
@@ -238,6 +243,39 @@ def run_chunk(
         )
         for start, info in zip(starts, infos, strict=True)
     ]
+
+
+Act = Callable[[Sequence[Any]], np.ndarray]
+
+
+def _model_control(
+    model: Model,
+    config: EvaluationConfig,
+    env: gym.Env[Any, Any],
+    shown: Sequence[Any],
+    starts: Sequence[_Start],
+) -> Act:
+    """Shows the model its demonstrations; returns what acts for all environments at once."""
+    demonstrations = [
+        env.unwrapped.get_demonstrations(  # type: ignore[attr-defined]
+            task, config.n_shots, seed=start.demonstration_seed
+        )
+        for task, start in zip(shown, starts, strict=True)
+    ]
+    sentences = model.embed(demonstrations)
+
+    def act(observations: Sequence[Any]) -> np.ndarray:
+        stacked = stack_observations(observations)
+        return model.predict(stacked, state=sentences, deterministic=not config.sample)[0]
+
+    return act
+
+
+def _expert_control(envs: Sequence[gym.Env[Any, Any]]) -> Act:
+    def act(_: Sequence[Any]) -> np.ndarray:
+        return np.stack([env.unwrapped.expert_action() for env in envs])  # type: ignore[attr-defined]
+
+    return act
 
 
 def stack_observations(observations: Sequence[Any]) -> Any:

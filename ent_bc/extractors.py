@@ -1,4 +1,4 @@
-"""From an observation and a sentence to features: SB3 features extractors for the control network."""
+"""From an observation and a sentence to features, as a Stable-Baselines3 features extractor."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
         self.slots, self.slot_dim = slots, slot_dim
         self.image_shape, self.vector_dim = image_shape, vector_dim
         self._image_key = next(iter(images), None)
-        self._image_is_hwc = bool(images) and _is_hwc(images[self._image_key].shape)
+        self._image_is_hwc = any(_is_hwc(image.shape) for image in images.values())
         self._vector_keys = vector_keys
         self.register_buffer("vector_mean", th.zeros(vector_dim))
         self.register_buffer("vector_std", th.ones(vector_dim))
@@ -274,14 +274,17 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
 
 
 def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Box]:
-    boxes = dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
-    boxes.pop(SENTENCE_KEY, None)
-    for key, box in boxes.items():
-        if not isinstance(box, spaces.Box) or len(box.shape) not in (1, 3):
+    """The boxes that make up an observation, without the sentence; a bare one has no name."""
+    parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
+    parts.pop(SENTENCE_KEY, None)
+    boxes: dict[str, spaces.Box] = {}
+    for key, part in parts.items():
+        if not isinstance(part, spaces.Box) or len(part.shape) not in (1, 3):
             raise ValueError(
-                f"Observation {key or 'space'} is {box}, expected a Box with 1 dimension (a "
+                f"Observation {key or 'space'} is {part}, expected a Box with 1 dimension (a "
                 "vector) or 3 (an image)."
             )
+        boxes[key] = part
     return boxes
 
 

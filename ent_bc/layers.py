@@ -9,11 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def mlp(n_inputs: int, widths: Sequence[int], activation: type[nn.Module] = nn.ELU) -> nn.Sequential:
-    """Linear, layer norm and activation, once for each width."""
+def mlp(n_inputs: int, widths: Sequence[int]) -> nn.Sequential:
+    """Linear, layer norm and ELU, once for each width."""
     layers: list[nn.Module] = []
     for width in widths:
-        layers += [nn.Linear(n_inputs, width), nn.LayerNorm(width), activation()]
+        layers += [nn.Linear(n_inputs, width), nn.LayerNorm(width), nn.ELU()]
         n_inputs = width
     return nn.Sequential(*layers)
 
@@ -116,5 +116,6 @@ def strided_convolutions(n_channels: int) -> Convolutions:
 
 
 def count_features(net: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """How many numbers a net gives for one input of that shape."""
     with th.no_grad():
         return int(net(th.zeros(1, *input_shape)).numel())

@@ -117,9 +117,7 @@ def retrieval_accuracy(sentences: th.Tensor, queries: th.Tensor) -> th.Tensor:
     return (similarity.argmax(dim=0) == own).float().mean()
 
 
-def twin_accuracy(
-    sentences: th.Tensor, queries: th.Tensor, twin_of: th.Tensor
-) -> th.Tensor | None:
+def twin_accuracy(sentences: th.Tensor, queries: th.Tensor, twin_of: th.Tensor) -> th.Tensor | None:
     """How often a query is nearer to its own task than to its twin; None without twins.
 
     Args:

@@ -19,6 +19,7 @@ from ent_bc.extractors import (
     SENTENCE_KEY,
     Architecture,
     AttentionExtractor,
+    Features,
     SlotExtractor,
     SlotLayout,
     TaskFeaturesExtractor,
@@ -56,11 +57,18 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         sentence_dim: Length of a sentence; the paper's 20.
         slots: Layout of a flat state observation; needed for "attention" on states.
         crop_top: Fraction of the image's height that is cut off at the top.
+        blind: The control network gets the same sentence whatever was shown: a baseline, for a
+            policy that does not listen to the demonstration.
         net_arch: Widths of the control head; default 3 x 256 for "attention", 3 x 200 for "tiled".
         **kwargs: `ActorCriticPolicy`'s.
     """
 
     features_extractor: TaskFeaturesExtractor
+    action_space: spaces.Box
+    mlp_extractor: nn.Module  # type: ignore[assignment]  # one head: the critic has its own
+    value_net: nn.Module  # type: ignore[assignment]
+    action_centre: th.Tensor
+    action_scale: th.Tensor
 
     def __init__(
         self,
@@ -72,6 +80,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         sentence_dim: int = 20,
         slots: SlotLayout | Mapping[str, int] | None = None,
         crop_top: float = 0.0,
+        blind: bool = False,
         net_arch: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -81,9 +90,18 @@ class TaskConditionedPolicy(ActorCriticPolicy):
             raise ValueError(f"The action space is {action_space}, expected a bounded Box.")
         self.architecture = architecture
         self.sentence_dim = sentence_dim
+        self.blind = blind
         if isinstance(slots, Mapping):
             slots = SlotLayout(**slots)
         default_widths = [256] * 3 if architecture == "attention" else [200] * 3
+        self.options: dict[str, Any] = {
+            "architecture": architecture,
+            "sentence_dim": sentence_dim,
+            "slots": None if slots is None else dataclasses.asdict(slots),
+            "crop_top": crop_top,
+            "blind": blind,
+            "net_arch": list(net_arch or default_widths),
+        }
         extractor_kwargs = {
             "architecture": architecture,
             "sentence_dim": sentence_dim,
@@ -95,7 +113,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
             action_space,
             lr_schedule,
             **{
-                "net_arch": list(net_arch or default_widths),
+                "net_arch": self.options["net_arch"],
                 "features_extractor_class": TaskFeaturesExtractor,
                 "features_extractor_kwargs": extractor_kwargs,
                 "normalize_images": False,  # the extractor does it, once
@@ -127,7 +145,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         Raises:
             ValueError: There is no sentence.
         """
-        features = self.features_extractor.attend(obs, sentence)
+        features = self._attend(obs, sentence)
         latent = self.mlp_extractor(features.latent)
         log_std = self.log_std_net(latent).clamp(*LOG_STD_BOUNDS)
         return Control(self._mean(latent, features.latent), log_std, features.attention)
@@ -156,8 +174,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
 
     def predict_values(self, obs: Any) -> th.Tensor:
         """Values (N, 1), for trainers that need a critic."""
-        features = self.features_extractor.attend(obs)
-        return self.value_net(features.latent)
+        return self.value_net(self._attend(obs).latent)
 
     def predict(
         self,
@@ -181,7 +198,8 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         Raises:
             ValueError: No sentence, or one of another shape.
         """
-        obs, vectorised = self.obs_to_tensor(self._without_missing_sentence(observation))
+        self._check_keys(observation, needs_sentence=state is None)
+        obs, vectorised = self.obs_to_tensor(observation)
         n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
         sentence = None if state is None else self._check_sentence(state, n_envs)
         was_training = self.training
@@ -197,17 +215,24 @@ class TaskConditionedPolicy(ActorCriticPolicy):
     def _predict(self, observation: Any, deterministic: bool = False) -> th.Tensor:
         return self.get_distribution(observation).get_actions(deterministic=deterministic)
 
-    def _without_missing_sentence(self, observation: Any) -> Any:
-        """A clear error where the space has a sentence and the observation lacks it."""
+    def _attend(self, obs: Any, sentence: th.Tensor | None = None) -> Features:
+        """Features of an observation; the blind baseline's sentence is always the same."""
+        if self.blind:
+            n_obs = len(next(iter(obs.values())) if isinstance(obs, Mapping) else obs)
+            alike = self.sentence_dim**-0.5
+            sentence = th.full((n_obs, self.sentence_dim), alike, device=self.device)
+        return self.features_extractor.attend(obs, sentence)
+
+    def _check_keys(self, observation: Any, *, needs_sentence: bool) -> None:
+        """A clear error where the space has a key that the observation lacks."""
         if isinstance(self.observation_space, spaces.Dict):
             missing = set(self.observation_space.spaces) - set(observation)
-            if missing == {SENTENCE_KEY}:
+            if missing == {SENTENCE_KEY} and needs_sentence:
                 raise ValueError(NO_SENTENCE)
-            if missing:
+            if missing - {SENTENCE_KEY}:
                 raise ValueError(
                     f"The observation lacks {sorted(missing)}; it has {sorted(observation)}."
                 )
-        return observation
 
     def _check_sentence(self, sentence: Any, n_envs: int) -> th.Tensor:
         array = np.asarray(sentence, dtype=np.float32)
@@ -232,7 +257,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         assert isinstance(self.net_arch, list)
         self.encoder = self._make_encoder()
         self.mlp_extractor = mlp(extractor.features_dim, self.net_arch)
-        n_actions = int(np.prod(self.action_space.shape))
+        n_actions = int(np.prod(self.action_space.shape or ()))
         width = self.net_arch[-1]
         self.action_net = nn.Linear(width, n_actions)
         self.log_std_net = nn.Linear(width, n_actions)
@@ -246,9 +271,17 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         self.value_net = nn.Sequential(
             mlp(extractor.features_dim, self.net_arch), nn.Linear(width, 1)
         )
-        self.optimizer = self.optimizer_class(
-            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
-        )
+        arguments = {"lr": lr_schedule(1), **self.optimizer_kwargs}
+        self.optimizer = self.optimizer_class(self.parameters(), **arguments)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        """What SB3 saves beside the parameters, to construct the policy again."""
+        spaces_and_schedule = {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "lr_schedule": self._dummy_schedule,
+        }
+        return {**spaces_and_schedule, **self.options}
 
     def _make_encoder(self) -> nn.Module:
         extractor = self.features_extractor

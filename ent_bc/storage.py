@@ -14,6 +14,10 @@ import torch as th
 from gymnasium import spaces
 from safetensors.torch import save_file
 
+from ent_bc.batches import BatchConfig
+from ent_bc.losses import LossConfig
+from ent_bc.schedule import ScheduleConfig
+
 if TYPE_CHECKING:
     from ent_bc.ent_bc import EntBC
 
@@ -32,7 +36,7 @@ def save(model: EntBC, path: Path) -> None:
         "format_version": FORMAT_VERSION,
         "observation_space": space_to_dict(model.observation_space),
         "action_space": space_to_dict(model.action_space),
-        "policy_kwargs": model.policy_kwargs,
+        "policy_kwargs": {**model.policy_kwargs, **model.policy.options},
         "losses": dataclasses.asdict(model.losses),
         "batches": dataclasses.asdict(model.batches),
         "schedule": dataclasses.asdict(model.schedule),
@@ -40,8 +44,8 @@ def save(model: EntBC, path: Path) -> None:
         "minibatch_size": model.minibatch_size,
         "ent_weight": model.ent_weight,
         "l2_weight": model.l2_weight,
-        "learning_rate": model.peak_learning_rate,
         "optimizer": model.optimizer.__class__.__name__,
+        "optimizer_kwargs": model.optimizer_kwargs,
         "seed": model.seed,
         "batch_seed": model.batch_seed,
         "num_timesteps": model.num_timesteps,
@@ -62,10 +66,6 @@ def load(cls: type[EntBC], path: Path, **kwargs: Any) -> EntBC:
     """
     header, tensors = _read(path)
     optimizer_cls = getattr(th.optim, header["optimizer"])
-    from ent_bc.ent_bc import ScheduleConfig
-    from ent_bc.batches import BatchConfig
-    from ent_bc.losses import LossConfig
-
     demonstrations = kwargs.pop("demonstrations", None)
     arguments = {
         "observation_space": space_from_dict(header["observation_space"]),
@@ -79,7 +79,7 @@ def load(cls: type[EntBC], path: Path, **kwargs: Any) -> EntBC:
         "ent_weight": header["ent_weight"],
         "l2_weight": header["l2_weight"],
         "optimizer_cls": optimizer_cls,
-        "optimizer_kwargs": {"lr": header["learning_rate"]},
+        "optimizer_kwargs": header["optimizer_kwargs"],
         "seed": header["seed"],
         **kwargs,
     }

@@ -21,7 +21,9 @@ from meta_pusher_env.tasks import PusherTask
 STATE_DIM = 26
 DEMONSTRATION_SEEDS = 2**31  # demonstrations start from seeds below, evaluation trials from above
 NOISE_MEMORY = 0.8  # AR(1) coefficient of the injected torque noise, per control step
-DOWN_HEIGHT = 0.07  # m above the table: a tip below it has come down beside an object
+# The wrist is light: noise that moves the shoulder a little would throw it about.
+NOISE_SCALE = np.array([1.0, 1.0, 0.3, 0.5, 0.15, 0.15, 0.15])
+DOWN_HEIGHT = 0.105  # m above the table: a tip below it has come down beside an object
 OBJECT_MIDDLE = 0.03  # m above the table: where on an object the attention target lies
 _MAX_DROPPED = 50
 
@@ -33,7 +35,7 @@ class Episode:
     Attributes:
         task: The task that was demonstrated.
         seed: The reset's seed.
-        noise: Standard deviation of the noise injected into the executed torques, N m.
+        noise: Standard deviation of the noise injected into the shoulder's executed torques, N m.
         states: (101, 26) float64, MuJoCo's qpos and qvel before each step and at the end.
         acts: (100, 7) float32, the expert's own torques (clean labels), N m.
         agent_pos: (101, 20) float32.
@@ -117,8 +119,9 @@ def record_episode(
         env: A state environment; of any split, for the task says all.
         task: What to do.
         seed: Fixes start and noise.
-        noise: Standard deviation of AR(1) noise on the executed torques, N m; the recorded labels
-            stay the expert's own (DART, Laskey et al. 2017).
+        noise: Standard deviation of AR(1) noise on the executed torques, N m, at the shoulder
+            (`NOISE_SCALE` elsewhere); the recorded labels stay the expert's own (DART, Laskey et
+            al. 2017).
     """
     rng = np.random.default_rng([seed, 1])
     obs, info = env.reset(seed=seed, options={"task": task})
@@ -126,7 +129,7 @@ def record_episode(
     start_distance = info["target_distance"]
     all_obs, states, acts = [obs], [_physics_state(env.data)], []
     disturbance = np.zeros(scene.N_JOINTS)
-    innovation = noise * np.sqrt(1 - NOISE_MEMORY**2)
+    innovation = noise * np.sqrt(1 - NOISE_MEMORY**2) * NOISE_SCALE
     for _ in range(EPISODE_STEPS):
         label = expert.act(env.data)
         disturbance = NOISE_MEMORY * disturbance + innovation * rng.standard_normal(scene.N_JOINTS)

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.utils import EzPickle
 
 from meta_pusher_env import objects, scene
-from meta_pusher_env.rendering import Renderer
+from meta_pusher_env.rendering import Renderer, observation_camera
 from meta_pusher_env.tasks import DEFAULT_SPLIT_SEED, PusherTask, make_tasks
 
 OBS_TYPES = ("state", "pixels", "pixels_agent_pos")
@@ -24,6 +24,9 @@ GOAL_RADIUS_SQUARED = 0.017  # m^2, MIL's: squared distance of an object that is
 GOAL_STEPS = 10  # MIL's: an object was brought to the goal if it was there in so many steps
 STRICT_RADIUS = 0.05  # m
 HUMAN_SIZE = 480  # pixels, of render()
+CROP_PLACE = (0.3, -0.2)  # m, world xy: off the goal, and not below the arm at rest
+CROP_YAW = 0.5  # rad: sides are seen, not edges
+CROP_DISTANCE = 0.22  # m, from the camera: an object fills most of its crop
 
 
 class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
@@ -189,6 +192,7 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
                 "rgb_array_list)."
             )
         self.tasks = make_tasks(split, n_tasks, split_seed)
+        self.slot_layout = {"start": AGENT_POS_DIM, "count": 2} if obs_type == "state" else None
         self.split = split
         self.obs_type = obs_type
         self.image_size = image_size
@@ -198,6 +202,8 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
         self._index_of = {t.task_id: index for index, t in enumerate(self.tasks)}
         self._pinned = None if task is None else self._resolve(task)
         self._task: PusherTask | None = None
+        self.model: mujoco.MjModel  # both since the first reset
+        self.data: mujoco.MjData
         self._obs_renderer: Renderer | None = None
         self._human_renderer: Renderer | None = None
         self._viewer: Any = None
@@ -303,6 +309,39 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
         return demonstrations.record_demonstrations(
             self._resolve(task), n, seed=seed, obs_type=self.obs_type, image_size=self.image_size
         )
+
+    def expert_action(self) -> np.ndarray:
+        """The scripted expert's torques (7,) for the current state and task, N m; privileged."""
+        from meta_pusher_env.expert import Expert  # to the right of this module: only here
+
+        return Expert(self.model, self.task.target).act(self.data)
+
+    def object_crops(self, task: int | str | PusherTask, size: int = 32) -> np.ndarray:
+        """Close-ups of a task's two objects, each alone in one place, to compare their looks.
+
+        Args:
+            task: Index into `tasks`, task id or `PusherTask`; the current episode goes on.
+            size: Height and width, pixels.
+
+        Returns:
+            (2, size, size, 3) uint8, in the order of ``task.objects``; the same for a twin.
+        """
+        model = scene.build_model(self._resolve(task))
+        data = mujoco.MjData(model)
+        camera = observation_camera()
+        camera.lookat[:] = (*CROP_PLACE, scene.TABLE_HEIGHT + 0.02)
+        camera.distance = CROP_DISTANCE
+        renderer = Renderer(4 * size, 4 * size, camera=camera)
+        crops = np.empty((2, size, size, 3), np.uint8)
+        for index, crop in enumerate(crops):
+            data.qpos[scene.N_JOINTS :] = 10.0  # both out of sight
+            start = scene.N_JOINTS + 3 * index
+            data.qpos[start : start + 3] = (*CROP_PLACE, CROP_YAW)
+            mujoco.mj_forward(model, data)
+            large = renderer.render(model, data).reshape(size, 4, size, 4, 3)
+            crop[:] = large.mean(axis=(1, 3))  # there is no multisampling: smooth by hand
+        renderer.close()
+        return crops
 
     def _load(self, model: mujoco.MjModel) -> None:
         """Sets `model` and clean `data`; the same `data` where it can be: a window shows it."""

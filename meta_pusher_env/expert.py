@@ -21,7 +21,8 @@ from meta_pusher_env.scene import GOAL, N_JOINTS, TABLE_HEIGHT
 
 Array = npt.NDArray[np.float64]
 
-# The numbers below were chosen by CMA-ES on other placements than the benchmark's, then rounded.
+# The numbers below were chosen by CMA-ES, then one at a time, on other placements than those of
+# benchmarks/expert.py, then rounded.
 # Geometry of the scoop in the tip's frame, from Gymnasium's pusher.xml.
 _BAR_X, _FINGERTIP_X, _FINGER_Y = -0.07, 0.03, 0.1  # m: back bar, ends of the fingers, fingers
 _REACH_X, _REACH_Y = 0.07, 0.08  # m: an object further from the tip than that is outside the U
@@ -33,13 +34,13 @@ _SEAT_ROLLED = 0.042  # m per sin(roll) towards the lower finger, as the bar ris
 # Height of the scoop's lowest point above the table.
 _CLEARANCE = 0.03  # m: the capsules' radius is 0.02
 _LIFT = 0.13  # m, over _CLEARANCE: clears the highest object, 0.09
-_LOW, _NOT_LOW = 0.035, 0.075  # m over _CLEARANCE (see the height's use): carries; does not
+_LOW, _NOT_LOW = 0.035, 0.075  # m over _CLEARANCE: carries the target; does not yet
 _SEATED, _UNSEATED = (0.4, 1.0), (1.15, 1.47)  # of the U's size: comes down, lifts; when high, low
 
 # Speeds.
 _REACH_RATE, _REACH_SPEED = 4.1, 0.8  # 1/s, m/s: to above the target
 _LIFT_RATE, _LIFT_SPEED = 4.0, 0.4  # 1/s, m/s
-_CARRY_RATE, _CARRY_SPEED = 1.33, 0.13  # 1/s, m/s: slow, for the lightest damping coasts 5 s
+_CARRY_RATE, _CARRY_SPEED = 1.33, 0.13  # 1/s, m/s: slow, since 1 kg coasts at 0.2 N s/m
 _BRAKE = 0.5  # gain on the target's velocity error across the fingers: closes the finger that stops
 _FOLLOW, _CENTRE = 1.2, 0.08  # 1/s: along the fingers, when the target slips ahead; across
 _FOLLOW_KNEE = 0.01  # m, softness of "ahead"
@@ -47,12 +48,14 @@ _FOLLOW_KNEE = 0.01  # m, softness of "ahead"
 # Heading and roll.
 _SIDE_SOFTNESS = 0.04  # m, in x: which side of the target the distractor is on
 _BEYOND_GOAL = (0.06, 0.18)  # m: the path is aimed there, as its direction is undefined at the goal
-_BEYOND_FADE, _NEAR_GOAL, _ROLL_GOAL = 0.0, 0.17, 0.001
+_BEYOND_FADE, _NEAR_GOAL = 0.8, 0.17  # share of that which is left out further away than so many m
 _TOE = math.radians(79)  # heading relative to the path: under 90 degrees the bar pushes a little
 _HEADING, _HEADING_RANGE = math.radians(90), math.radians(64)  # middle and half range: joint limits
-_SQUARE, _SQUARE_NEAR, _SQUARE_FAR = 0.5, 0.13, 0.18
-_ROLL = 0.6  # rad: lifts the finger by 0.2 m * sin(0.49) = 9.4 cm, an object's height
+_BESIDE = 0.5  # share by which the open side turns to face the distractor's side, where it is close
+_BESIDE_NEAR, _BESIDE_FAR = 0.13, 0.18  # m between the objects: by that share; not at all
+_ROLL = 0.6  # rad: lifts the finger by 0.2 m * sin(0.6) = 11 cm, more than an object's height
 _ROLL_NEAR, _ROLL_FAR = 0.18, 0.265  # m between the objects: rolls fully; not at all
+_ROLL_GOAL = 0.12  # m from the goal: levels again, as the lifted finger is the one that stops
 
 # Inverse kinematics and torques.
 _TURN_RATE = 6.7  # 1/s, of the rotation error
@@ -139,7 +142,8 @@ class Expert:
         slip = ahead @ offset - _SEAT_HIGH - (_SEAT_LOW - _SEAT_HIGH) * low
         drift = across @ offset - _SEAT_ROLLED * sin_roll
         # Once down, the target may move about in the U: thresholds grow, so that nothing deadlocks.
-        inner, outer = (high + (down - high) * low for high, down in zip(_SEATED, _UNSEATED))
+        inner = _SEATED[0] + (_UNSEATED[0] - _SEATED[0]) * low
+        outer = _SEATED[1] + (_UNSEATED[1] - _SEATED[1]) * low
         outside = (math.hypot(slip / _REACH_X, drift / _REACH_Y) - inner) / (outer - inner)
         climb = _saturate(_LIFT_RATE * (_LIFT * _smoothstep(outside) - height), _LIFT_SPEED)
 
@@ -185,19 +189,19 @@ def _choose_rotation(to_goal: Array, to_distractor: Array) -> tuple[Array, float
     ``side`` is +1 where the distractor lies at greater x than the target. It fixes the sense of
     the turn, and as the distractor stays where it is, keeps it up to the goal.
     """
-    side = math.tanh(to_distractor[0] / _SIDE_SOFTNESS)
     left = math.hypot(to_goal[0], to_goal[1])
-    beyond = 1.0 - _BEYOND_FADE * _smoothstep(left / _NEAR_GOAL)
-    path_x = to_goal[0] + beyond * _BEYOND_GOAL[0] * side
-    path_y = max(to_goal[1], -0.03) + beyond * _BEYOND_GOAL[1]  # never back: it cannot face itself
-    turned = math.atan2(path_y, path_x) + side * _TOE - _HEADING
     distance = math.hypot(to_distractor[0], to_distractor[1])
+    side = math.tanh(to_distractor[0] / _SIDE_SOFTNESS)
+    beyond = 1 - _BEYOND_FADE * _smoothstep(left / _NEAR_GOAL)
+    path_x = to_goal[0] + beyond * _BEYOND_GOAL[0] * side
+    path_y = max(to_goal[1], -0.03) + beyond * _BEYOND_GOAL[1]  # never back: it cannot turn round
+    turned = math.atan2(path_y, path_x) + side * _TOE - _HEADING
     beside = side * math.atan2(to_distractor[1], abs(to_distractor[0]))
-    close = _smoothstep((_SQUARE_FAR - distance) / (_SQUARE_FAR - _SQUARE_NEAR))
-    turned += _SQUARE * close * (beside - turned)
+    close = _smoothstep((_BESIDE_FAR - distance) / (_BESIDE_FAR - _BESIDE_NEAR))
+    turned += _BESIDE * close * (beside - turned)
     heading = _HEADING + _HEADING_RANGE * math.tanh(turned / _HEADING_RANGE)
     near = _smoothstep((_ROLL_FAR - distance) / (_ROLL_FAR - _ROLL_NEAR))
-    roll = -side * near * _ROLL * _smoothstep(left / _ROLL_GOAL)
+    roll = -side * _ROLL * near * _smoothstep(left / _ROLL_GOAL)
     ch, sh, cr, sr = math.cos(heading), math.sin(heading), math.cos(roll), math.sin(roll)
     return np.array([[ch, -sh * cr, sh * sr], [sh, ch * cr, -ch * sr], [0.0, sr, cr]]), roll
 

@@ -1,0 +1,27 @@
+"""How the optimiser is driven over a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """How the optimiser is driven."""
+
+    horizon: int | None = None
+    """Steps over which the learning rate falls to 0 along a cosine; None keeps it constant."""
+    warmup: int = 50
+    """Steps over which it rises from 0."""
+    max_grad_norm: float = 5.0
+    """The gradient is clipped to this norm."""
+    low_precision: bool = False
+    """Convolve in bfloat16; two to four times as fast where the processor has it."""
+
+    def factor(self, step: int) -> float:
+        """What the learning rate is multiplied with at a step, counted from 0."""
+        warm = min(1.0, (step + 1) / (self.warmup + 1))
+        if self.horizon is None:
+            return warm
+        return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.horizon)))
