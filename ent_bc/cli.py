@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import json
@@ -31,6 +32,9 @@ from ent_bc.evaluation import ENV_ID, EvaluationConfig, Trial, evaluate_file
 from ent_bc.presets import PRESETS
 from ent_bc.report import terminal_table, write_report
 from ent_bc.statistics import embed_tasks, pair_distances
+from meta_pusher_env.collection import collect
+from meta_pusher_env.dataset_layout import CollectConfig
+from meta_pusher_env.datasets import DemonstrationSet
 
 CONDITIONS: dict[str, dict[str, Any]] = {
     "own_1shot": {"n_shots": 1},
@@ -41,6 +45,18 @@ CONDITIONS: dict[str, dict[str, Any]] = {
 }
 console = Console()
 PresetName = Literal["pixels", "state", "paper"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Collect:
+    """Lets the expert demonstrate tasks, on all cores; goes on where a killed run was."""
+
+    out: Path
+    """Directory of the data set."""
+    config: tyro.conf.OmitArgPrefixes[CollectConfig] = CollectConfig()
+    """What to collect."""
+    n_workers: int | None = None
+    """Processes; by default one for each core."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,20 +127,6 @@ class Quickstart:
 
 def main() -> None:
     """Entry point of the ``ent-bc`` command."""
-    # Only the command line knows both packages: the library gets environments by id.
-    from meta_pusher_env.dataset_layout import CollectConfig
-
-    @dataclasses.dataclass(frozen=True)
-    class Collect:
-        """Lets the expert demonstrate tasks, on all cores; goes on where a killed run was."""
-
-        out: Path
-        """Directory of the data set."""
-        config: Annotated[CollectConfig, tyro.conf.arg(name="")] = CollectConfig()
-        """What to collect."""
-        n_workers: int | None = None
-        """Processes; by default one for each core."""
-
     commands = tyro.conf.OmitSubcommandPrefixes[
         Annotated[Collect, tyro.conf.subcommand("collect")]
         | Annotated[Train, tyro.conf.subcommand("train")]
@@ -148,8 +150,6 @@ def main() -> None:
 
 def collect_demonstrations(out: Path, config: Any, n_workers: int | None = None) -> None:
     """``ent-bc collect``."""
-    from meta_pusher_env.collection import collect
-
     with _progress("Demonstrations") as on_progress:
         data = collect(out, config, n_workers=n_workers, on_progress=on_progress)
     acceptance = data.acceptance()
@@ -164,8 +164,6 @@ def collect_demonstrations(out: Path, config: Any, n_workers: int | None = None)
 
 def train(command: Train) -> Path:
     """``ent-bc train``; returns the model's file."""
-    from meta_pusher_env.datasets import DemonstrationSet
-
     preset = PRESETS[command.preset]
     n_batches = command.n_batches or preset.n_batches
     path, checkpoint = (command.out / f"{n}.safetensors" for n in ("model", "checkpoint"))
@@ -182,9 +180,11 @@ def train(command: Train) -> Path:
     env = gym.make(ENV_ID, obs_type=data.config.obs_type, image_size=data.config.image_size)
     log = command.out / "log"
     if checkpoint.exists():
+        earlier = _set_log_aside(log)
         model = EntBC.load(checkpoint, env=env, device=command.device, tensorboard_log=log)
         console.print(f"Going on from step {model.num_timesteps} of {checkpoint}")
     else:
+        earlier = []
         model = EntBC(
             env=env, seed=command.seed, device=command.device, tensorboard_log=log, **arguments
         )
@@ -199,6 +199,7 @@ def train(command: Train) -> Path:
         n_batches=n_batches - model.num_timesteps, on_batch_end=save_checkpoint, log_interval=50
     )
     model.save(path)
+    _join_logs(log, earlier)
     checkpoint.unlink(missing_ok=True)
     console.print(f"{path}: {n_batches} steps, {time.perf_counter() - start:.0f} s in this run")
     return path
@@ -243,8 +244,6 @@ def evaluate(command: Evaluate) -> dict[str, Any]:
 
 def quickstart(command: Quickstart) -> None:
     """``ent-bc quickstart``, which is ``make quickstart``."""
-    from meta_pusher_env.dataset_layout import CollectConfig
-
     preset = PRESETS["pixels"]
     data = command.out / "demonstrations"
     start = time.perf_counter()
@@ -270,6 +269,32 @@ def quickstart(command: Quickstart) -> None:
         )
     )
     console.print(f"The whole way took {(time.perf_counter() - start) / 60:.1f} minutes")
+
+
+def _set_log_aside(log: Path) -> list[Path]:
+    """Keeps the killed run's curves, for a logger begins its file anew; all parts, in order."""
+    parts = sorted(log.glob("part-*.csv"))
+    current = log / "progress.csv"
+    if current.exists():
+        parts.append(current.rename(log / f"part-{len(parts):03d}.csv"))
+    return parts
+
+
+def _join_logs(log: Path, earlier: list[Path]) -> None:
+    """One file of curves from a run in parts; steps that were run again count once."""
+    if not earlier:
+        return
+    rows: dict[float, dict[str, str]] = {}
+    for part in (*earlier, log / "progress.csv"):
+        with open(part, newline="", encoding="utf-8") as file:
+            rows |= {float(row["time/steps"]): row for row in csv.DictReader(file)}
+    columns = sorted({key for row in rows.values() for key in row})
+    with open(log / "progress.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows[step] for step in sorted(rows))
+    for part in earlier:
+        part.unlink()
 
 
 def _evaluation_config(command: Evaluate, model: EntBC) -> EvaluationConfig:

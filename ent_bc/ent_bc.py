@@ -359,7 +359,7 @@ class EntBC(bc.BC):
     def _log(self, metrics: Metrics, grad_norm: float, steps_per_second: float) -> None:
         for key, value in vars(metrics).items():
             if value is not None:
-                self.logger.record(f"bc/{key}", float(value))
+                self.logger.record(f"bc/{key}", value.item())
         n_samples = self.batch_size * self.batches.n_steps
         n_samples *= self.batches.n_support + self.batches.n_query
         self.logger.record("bc/gradient_norm", grad_norm)

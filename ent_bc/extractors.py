@@ -246,8 +246,8 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
         return inputs
 
     def _vectors(self, parts: Mapping[str, th.Tensor]) -> dict[str, th.Tensor]:
-        if not self._vector_keys:
-            return {}
+        if not self._vector_keys or not all(key in parts for key in self._vector_keys):
+            return {}  # an observation from a video has its image alone
         vector = th.cat([parts[key].float() for key in self._vector_keys], dim=-1)
         if self.slots is None:
             return {"vector": vector}

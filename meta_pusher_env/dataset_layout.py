@@ -52,7 +52,7 @@ class CollectConfig:
     """Successful demonstrations of each task, each from another start."""
     frames_per_demo: int = 8
     """Sampled steps with stored frames, besides the first and last; "state" stores all steps."""
-    noise: float = 0.8
+    noise: float = 0.6
     """Largest standard deviation of the noise in the shoulder's executed torques (DART), N m."""
     clean_demos: int = 2
     """How many of each task's demonstrations are without noise; they come first."""

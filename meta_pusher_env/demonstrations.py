@@ -217,26 +217,20 @@ def record_demonstrations(
     raise AssertionError("unreachable: attempts end in an error, not in silence")
 
 
-def render_states(
-    task: PusherTask,
-    states: np.ndarray,
-    image_size: int,
-    renderer: rendering.Renderer | None = None,
-) -> np.ndarray:
+def render_states(task: PusherTask, states: np.ndarray, image_size: int) -> np.ndarray:
     """Draws recorded states, bit for bit as the environment drew them.
 
     Args:
         task: The task, for its objects.
         states: (N, 26) MuJoCo states.
         image_size: Height and width, pixels.
-        renderer: One to use again, of that size.
 
     Returns:
         (N, image_size, image_size, 3) uint8.
     """
     model = scene.build_model(task)
     data = mujoco.MjData(model)
-    renderer = renderer or rendering.Renderer(image_size, image_size)
+    renderer = rendering.Renderer(image_size, image_size)
     frames = np.empty((len(states), image_size, image_size, 3), dtype=np.uint8)
     for frame, state in zip(frames, states, strict=True):
         data.qpos[:] = state[: model.nq]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toys import IMAGE_SIZE, N_ACTIONS, N_STEPS, START, STATE_DIM, make_demonstrations
 from torch.utils._pytree import tree_flatten
+from toys import IMAGE_SIZE, N_ACTIONS, N_STEPS, START, STATE_DIM, make_demonstrations
 
 from ent_bc import BatchConfig
 from ent_bc.batches import TaskBatches
@@ -175,7 +175,9 @@ def test_an_epoch_has_every_task_once_in_an_order_of_its_own() -> None:
     batches = TaskBatches(demonstrations, 4, BatchConfig(), seed=0)
     assert len(batches) == 3
     first, second = (pairs_of_epoch(batches, demonstrations, epoch) for epoch in (0, 1))
-    assert sorted(first) == sorted(second) == sorted({d.infos[0]["task_id"] for d in demonstrations})
+    assert (
+        sorted(first) == sorted(second) == sorted({d.infos[0]["task_id"] for d in demonstrations})
+    )
     assert first != second
 
 

@@ -135,7 +135,7 @@ def test_failures_are_reported_and_end_in_an_error(monkeypatch: pytest.MonkeyPat
     success, attempt = next(attempts)
     assert success is None and not attempt.success
     with pytest.raises(
-        RuntimeError, match=f"failed 50 times in a row at task '{real.task.task_id}'"
+        RuntimeError, match=f"failed at 50 starts in a row of task '{TASKS[0].task_id}'"
     ):
         for success, _ in attempts:
             assert success is None

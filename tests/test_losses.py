@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch as th
-from toys import N_ACTIONS, STATE_DIM, make_model
 from torch.distributions import Independent, Normal
 from torch.nn import functional as F
 from torch.utils._pytree import tree_map
+from toys import N_ACTIONS, STATE_DIM, make_model
 
 from ent_bc import LossConfig
 from ent_bc.layers import attention_cross_entropy, coordinate_grid

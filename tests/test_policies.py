@@ -133,7 +133,8 @@ def test_a_blind_policy_does_not_listen(told_by: str) -> None:
         policy = make_policy(space=TOLD_SPACE, slots=None, blind=blind)
         told = tensors({**obs, "sentence": sentences})
         assert not blind or th.equal(
-            policy.predict_values(told), policy.predict_values({**told, "sentence": th.zeros(4, 20)})
+            policy.predict_values(told),
+            policy.predict_values({**told, "sentence": th.zeros(4, 20)}),
         )
         return policy.predict({**obs, "sentence": sentences}, deterministic=True)[0]
 
@@ -176,9 +177,7 @@ def test_frames_may_be_hwc_or_chw(architecture: str) -> None:
 def test_actions_are_within_bounds(obs_type: str, architecture: str, deterministic: bool) -> None:
     policy = make_policy(obs_type, architecture)
     nn.init.constant_(policy.action_net.bias, 10.0)
-    actions, _ = policy.predict(
-        some_obs(obs_type), some_sentences(), deterministic=deterministic
-    )
+    actions, _ = policy.predict(some_obs(obs_type), some_sentences(), deterministic=deterministic)
     assert actions.shape == (4, N_ACTIONS) and actions.dtype == np.float32
     assert ((actions >= -2) & (actions <= 2)).all()
     assert actions.max() > 1.5
@@ -331,7 +330,9 @@ def test_ppo_fine_tunes_the_policy() -> None:
     )
     before = copy.deepcopy(model.policy.state_dict())
     model.learn(8)
-    changed = {key for key, value in model.policy.state_dict().items() if (value != before[key]).any()}
+    changed = {
+        key for key, value in model.policy.state_dict().items() if (value != before[key]).any()
+    }
     assert {"action_net.weight", "log_std_net.bias"} <= changed
     assert any(key.startswith("value_net") for key in changed)
 
@@ -455,9 +456,7 @@ def test_where_a_policy_looked_is_a_map_over_the_image() -> None:
     assert control.attention is not None
     assert control.attention.shape == (4, IMAGE_SIZE // 2, IMAGE_SIZE // 2)
     tiled = make_policy("pixels", "tiled")
-    assert (
-        tiled.control(tensors(some_obs("pixels")), th.tensor(some_sentences())).attention is None
-    )
+    assert tiled.control(tensors(some_obs("pixels")), th.tensor(some_sentences())).attention is None
 
 
 def test_the_cropped_part_of_an_image_does_not_matter() -> None:
@@ -477,7 +476,9 @@ def test_the_cropped_part_of_an_image_does_not_matter() -> None:
 
 def test_places_move_with_the_crop() -> None:
     extractor = make_policy("pixels", crop_top=0.25).features_extractor
-    places = th.tensor([[0.3, 1.0], [0.3, -0.5], [0.3, 0.25]])  # bottom, edge and middle of the crop
+    places = th.tensor(
+        [[0.3, 1.0], [0.3, -0.5], [0.3, 0.25]]
+    )  # bottom, edge and middle of the crop
     expected = th.tensor([[0.3, 1.0], [0.3, -1.0], [0.3, 0.0]])
     th.testing.assert_close(extractor.crop_positions(places), expected)
 

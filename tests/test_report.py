@@ -18,7 +18,8 @@ from PIL import Image
 from rich.console import Console
 
 from ent_bc.evaluation import EvaluationConfig, Trial
-from ent_bc.report import Results, make_results, read_curves, terminal_table, write_report
+from ent_bc.plots import read_curves
+from ent_bc.report import Results, make_results, terminal_table, write_report
 from ent_bc.statistics import Rate, Sentences
 
 ROOT = Path(__file__).parent.parent
