@@ -94,7 +94,8 @@ class AttentionExtractor(nn.Module):
         n_free: int = 4,
     ) -> None:
         super().__init__()
-        self.n_channels, self.sentence_dim, self.n_queried = image_shape[0], sentence_dim, n_queried
+        self.n_channels, self.sentence_dim = image_shape[0], sentence_dim
+        self.n_queried, self.n_free = n_queried, n_free
         self.local = LocalFeatures(image_shape[0], width, sentence_dim + n_free)
         self.query = nn.Linear(sentence_dim, n_queried * sentence_dim)
         self.sharpness = nn.Parameter(th.tensor(5.0))
@@ -102,13 +103,12 @@ class AttentionExtractor(nn.Module):
 
     def describe(self, pixels: th.Tensor) -> th.Tensor:
         """How each place looks: (N, C, H, W) in [0, 1] -> (N, sentence_dim, H/2, W/2)."""
-        return self.local(pixels - 0.5)[:, : self.sentence_dim]
+        return self._local_maps(pixels)[0]
 
     def forward(self, inputs: Inputs) -> Features:
         """See `Inputs`."""
         sentence = inputs["sentence"]
-        maps = self.local(inputs["pixels"] - 0.5)
-        looks, free = maps[:, : self.sentence_dim], maps[:, self.sentence_dim :]
+        looks, free = self._local_maps(inputs["pixels"])
         queries = self.query(sentence).unflatten(-1, (self.n_queried, self.sentence_dim))
         queries = th.cat([self.sharpness * sentence[:, None], queries], dim=1)
         queried = th.einsum("nkd,ndhw->nkhw", queries, looks)
@@ -118,6 +118,11 @@ class AttentionExtractor(nn.Module):
         if "vector" in inputs:
             parts.append(inputs["vector"])
         return Features(th.cat(parts, dim=-1), queried[:, 0])
+
+    def _local_maps(self, pixels: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        # One split: the gradient of two slices would fill the maps with zeros twice.
+        looks, free = self.local(pixels - 0.5).split([self.sentence_dim, self.n_free], dim=1)
+        return looks, free
 
 
 class ConcatExtractor(nn.Module):

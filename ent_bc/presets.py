@@ -57,10 +57,10 @@ PRESETS = {
         image_size=96,
         policy_kwargs={"architecture": "attention", "crop_top": 0.4},
         losses=LossConfig(support_weight=1.0, query_weight=1.0, attention_weight=0.3),
-        batches=BatchConfig(n_steps=2),
+        batches=BatchConfig(n_steps=4),
         batch_size=32,
         learning_rate=2e-3,
-        n_batches=4000,
+        n_batches=4500,
         low_precision=True,
     ),
     "state": Preset(

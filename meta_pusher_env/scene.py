@@ -24,6 +24,7 @@ GOAL = np.array([0.45, -0.05])  # m, world xy; fixed, as in MIL's benchmark
 GOAL.setflags(write=False)
 TIP_OFFSET = (0.07, 0.0, 0.0)  # m, in the wrist's frame: the middle of the U-shaped scoop
 TABLE_RGBA = (0.55, 0.47, 0.38, 1.0)
+ARENA_BYTES = 2**20  # of MjData, for a few contacts; MuJoCo's default takes 1 ms to make
 AMBIENT_LIGHT = (0.45, 0.45, 0.45)
 ANGULAR_DAMPING = 0.05  # N m s, of the hinge that lets an object turn
 
@@ -57,6 +58,7 @@ def _arm_spec() -> mujoco.MjSpec:
     for joint in ("goal_slidex", "goal_slidey"):
         _delete(spec, spec.joint(joint))
     set_quality(spec)
+    spec.memory = ARENA_BYTES
     spec.visual.headlight.ambient = AMBIENT_LIGHT  # else the sides of objects are nearly black
     spec.geom("table").rgba = TABLE_RGBA
     wrist = spec.body("r_wrist_roll_link")

@@ -487,6 +487,7 @@ def test_timesteps_are_counted_on_or_from_zero() -> None:
     assert again.calls == ["start", 1, 2, "end"]
 
 
+@pytest.mark.filterwarnings("ignore:rich is experimental")
 def test_callbacks_that_ask_for_the_vec_env_find_it() -> None:
     bar = ProgressBarCallback()
     make_model(env=DummyVecEnv([ToyEnv])).learn(3, callback=bar)
