@@ -31,11 +31,13 @@ slot_dim), "sentence" (N, sentence_dim); each where there is such."""
 class SlotLayout:
     """Where a flat state observation lists interchangeable objects.
 
-    The observation is ``start`` numbers of the agent's own, then ``count`` equally long slots.
+    The observation is ``start`` numbers of the agent's own, then ``count`` equally long slots. The
+    first ``pose`` numbers of a slot say where its object is, the rest how it looks; None: all may.
     """
 
     start: int
     count: int
+    pose: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +81,9 @@ class AttentionExtractor(nn.Module):
     """The sentence says what to look for; local features of the image say where it is.
 
     Each place of the image is described by as many numbers as a sentence has; their product is an
-    attention map. It gives a soft-argmax position and the features there. A few more maps, of
-    queries made from the sentence and of none, find the rest of the scene.
+    attention map, and the map's soft-argmax position is what control is told. A few more maps, of
+    queries made from the sentence and of none, find the rest of the scene. Control is told neither
+    the sentence nor any looks: from these it would learn the training tasks by heart.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class AttentionExtractor(nn.Module):
         self.local = LocalFeatures(image_shape[0], width, sentence_dim + n_free)
         self.query = nn.Linear(sentence_dim, n_queried * sentence_dim)
         self.sharpness = nn.Parameter(th.tensor(5.0))
-        self.features_dim = 2 * (1 + n_queried + n_free) + 2 * sentence_dim + vector_dim
+        self.features_dim = 2 * (1 + n_queried + n_free) + vector_dim
 
     def describe(self, pixels: th.Tensor) -> th.Tensor:
         """How each place looks: (N, C, H, W) in [0, 1] -> (N, sentence_dim, H/2, W/2)."""
@@ -112,11 +115,8 @@ class AttentionExtractor(nn.Module):
         queries = self.query(sentence).unflatten(-1, (self.n_queried, self.sentence_dim))
         queries = th.cat([self.sharpness * sentence[:, None], queries], dim=1)
         queried = th.einsum("nkd,ndhw->nkhw", queries, looks)
-        weights, positions = soft_argmax(th.cat([queried, free], dim=1))
-        found = th.einsum("np,ndp->nd", weights[:, 0], looks.flatten(2))
-        parts = [positions.flatten(1), found, sentence]
-        if "vector" in inputs:
-            parts.append(inputs["vector"])
+        _, positions = soft_argmax(th.cat([queried, free], dim=1))
+        parts = [positions.flatten(1)] + ([inputs["vector"]] if "vector" in inputs else [])
         return Features(th.cat(parts, dim=-1), queried[:, 0])
 
     def _local_maps(self, pixels: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
@@ -138,13 +138,19 @@ class ConcatExtractor(nn.Module):
 
 
 class SlotExtractor(nn.Module):
-    """The sentence says which slot to look for; that slot's state comes first, then the rest's."""
+    """The sentence says which slot to look for; its pose comes first, then the others'.
 
-    def __init__(self, slot_dim: int, vector_dim: int, sentence_dim: int) -> None:
+    As in `AttentionExtractor`, control is told neither the sentence nor any looks.
+    """
+
+    def __init__(
+        self, slot_dim: int, vector_dim: int, sentence_dim: int, pose_dim: int | None
+    ) -> None:
         super().__init__()
+        self.pose_dim = pose_dim or slot_dim
         self.looks = nn.Sequential(mlp(slot_dim, [128, 128]), nn.Linear(128, sentence_dim))
         self.sharpness = nn.Parameter(th.tensor(10.0))
-        self.features_dim = vector_dim + 2 * slot_dim
+        self.features_dim = vector_dim + 2 * self.pose_dim
 
     def describe(self, slots: th.Tensor) -> th.Tensor:
         """How the object of each slot looks: (..., slot_dim) -> (..., sentence_dim)."""
@@ -156,8 +162,9 @@ class SlotExtractor(nn.Module):
         slots, sentence = inputs["slots"], inputs["sentence"]
         looks = F.normalize(self.describe(slots), dim=-1)
         weights = F.softmax(self.sharpness * looks @ sentence[:, :, None], dim=-2)
-        found = (weights * slots).sum(dim=-2)
-        rest = slots.sum(dim=-2) - found
+        poses = slots[..., : self.pose_dim]
+        found = (weights * poses).sum(dim=-2)
+        rest = poses.sum(dim=-2) - found
         return Features(th.cat([inputs["vector"], found, rest], dim=-1))
 
 
@@ -209,7 +216,7 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
         else:
             slot_dim = _slot_dim(vector_dim, slots)
             vector_dim = slots.start
-            net = SlotExtractor(slot_dim, vector_dim, sentence_dim)
+            net = SlotExtractor(slot_dim, vector_dim, sentence_dim, slots.pose)
         super().__init__(observation_space, net.features_dim)
         self.net = net
         self._n_cropped = n_cropped

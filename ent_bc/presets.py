@@ -66,7 +66,7 @@ PRESETS = {
     "state": Preset(
         obs_type="state",
         image_size=96,
-        policy_kwargs={"architecture": "attention", "slots": {"start": 20, "count": 2}},
+        policy_kwargs={"architecture": "attention", "slots": {"start": 20, "count": 2, "pose": 5}},
         losses=LossConfig(support_weight=1.0, query_weight=1.0, embedding_weight=10.0),
         batches=BatchConfig(n_steps=16),
         batch_size=32,

@@ -192,7 +192,11 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
                 "rgb_array_list)."
             )
         self.tasks = make_tasks(split, n_tasks, split_seed)
-        self.slot_layout = {"start": AGENT_POS_DIM, "count": 2} if obs_type == "state" else None
+        self.slot_layout = (
+            {"start": AGENT_POS_DIM, "count": 2, "pose": SLOT_DIM - objects.DESCRIPTOR_DIM}
+            if obs_type == "state"
+            else None
+        )
         self.split = split
         self.obs_type = obs_type
         self.image_size = image_size

@@ -87,7 +87,8 @@ def make_tasks(
     """The tasks of a split, a pure function of its arguments.
 
     Twins stand side by side: ``tasks[2 * i].twin == tasks[2 * i + 1]``. More tasks of a seed
-    extend the fewer ones; another ``split_seed`` is another universe of tasks.
+    extend the fewer ones; another ``split_seed`` is another universe of tasks. No pair is rejected
+    because its objects look alike: look-alikes are part of the benchmark.
 
     Args:
         split: "train", "val" or "test". Shape and texture families of "test" occur in no other.
@@ -146,6 +147,7 @@ def make_manifest() -> dict[str, Any]:
         "n_tasks": dict(DEFAULT_N_TASKS),
         "generator": {
             "look_alike_probability": objects.LOOK_ALIKE_PROBABILITY,
+            "bounds": {name: list(bounds) for name, bounds in objects.BOUNDS.items()},
             "train_shapes": list(objects.TRAIN_SHAPES),
             "test_shapes": list(objects.TEST_SHAPES),
             "train_textures": list(objects.TRAIN_TEXTURES),
