@@ -19,7 +19,7 @@ class BatchConfig:
     """Support demonstrations of a task: 1 for one-shot."""
     n_query: int = 1
     """Query demonstrations of a task."""
-    n_steps: int = 2
+    n_steps: int = 4
     """Time steps of each demonstration that train control."""
     early: float = 1.0
     """Early steps are drawn more often: step t of T with weight 1 + early * (1 - t / T)."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from ent_bc.batches import BatchConfig
 from ent_bc.losses import LossConfig
-from ent_bc.schedule import ScheduleConfig
+from ent_bc.schedule import ScheduleConfig, bfloat16_is_fast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +33,14 @@ class Preset:
     cosine: bool = True
     """Whether the learning rate falls to 0 over the run."""
     low_precision: bool = False
-    """Convolve in bfloat16."""
+    """Convolve in bfloat16, where this processor has instructions for it."""
     ent_weight: float = 1e-5
     """Weight of the entropy term."""
 
     def arguments(self, n_batches: int) -> dict[str, Any]:
         """`EntBC`'s arguments for a run of so many steps."""
         horizon = n_batches if self.cosine else None
+        low_precision = self.low_precision and bfloat16_is_fast()
         return {
             "policy_kwargs": self.policy_kwargs,
             "losses": self.losses,
@@ -47,7 +48,7 @@ class Preset:
             "batch_size": self.batch_size,
             "optimizer_kwargs": {"lr": self.learning_rate},
             "ent_weight": self.ent_weight,
-            "schedule": ScheduleConfig(horizon=horizon, low_precision=self.low_precision),
+            "schedule": ScheduleConfig(horizon=horizon, low_precision=low_precision),
         }
 
 
@@ -56,8 +57,8 @@ PRESETS = {
         obs_type="pixels_agent_pos",
         image_size=96,
         policy_kwargs={"architecture": "attention", "crop_top": 0.4},
-        losses=LossConfig(support_weight=1.0, query_weight=1.0, attention_weight=0.3),
-        batches=BatchConfig(n_steps=4),
+        losses=LossConfig(),
+        batches=BatchConfig(),
         batch_size=32,
         learning_rate=2e-3,
         n_batches=4500,
@@ -67,7 +68,7 @@ PRESETS = {
         obs_type="state",
         image_size=96,
         policy_kwargs={"architecture": "attention", "slots": {"start": 20, "count": 2, "pose": 5}},
-        losses=LossConfig(support_weight=1.0, query_weight=1.0, embedding_weight=10.0),
+        losses=LossConfig(embedding_weight=10.0),
         batches=BatchConfig(n_steps=16),
         batch_size=32,
         learning_rate=2e-3,
@@ -77,7 +78,9 @@ PRESETS = {
         obs_type="pixels_agent_pos",
         image_size=125,
         policy_kwargs={"architecture": "tiled"},
-        losses=LossConfig(pairing="query"),
+        losses=LossConfig(
+            pairing="query", support_weight=0.1, query_weight=0.1, attention_weight=0.0
+        ),
         batches=BatchConfig(n_support=5, n_query=5, n_steps=1, early=0.0),
         batch_size=100,
         learning_rate=5e-4,

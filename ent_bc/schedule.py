@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,3 +26,12 @@ class ScheduleConfig:
         if self.horizon is None:
             return warm
         return warm * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.horizon)))
+
+
+def bfloat16_is_fast() -> bool:
+    """Whether this processor has bfloat16 instructions; without them they are slowly emulated."""
+    try:
+        words = Path("/proc/cpuinfo").read_text("utf-8").split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)

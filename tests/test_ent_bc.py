@@ -49,6 +49,7 @@ from ent_bc import (
 )
 from ent_bc.extractors import SlotLayout
 from ent_bc.layers import Convolutions
+from ent_bc.presets import PRESETS
 
 
 class ToyEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -143,13 +144,19 @@ def test_aliases_are_one_class(name: str) -> None:
     assert EntBC.policy_aliases[name] is TaskConditionedPolicy
 
 
-def test_defaults_are_the_papers_or_say_so() -> None:
+def test_the_defaults_are_the_pixel_presets_and_the_papers_are_a_preset() -> None:
     parameters = inspect.signature(EntBC.__init__).parameters
     assert parameters["ent_weight"].default == 1e-5
-    losses = LossConfig()
-    assert (losses.margin, losses.embedding_weight) == (0.1, 1.0)
-    assert (losses.support_weight, losses.query_weight) == (0.1, 0.1)
-    assert (losses.pairing, losses.control_loss) == ("sentence", "mse")
+    assert parameters["batch_size"].default == PRESETS["pixels"].batch_size
+    assert PRESETS["pixels"].losses == LossConfig() and PRESETS["pixels"].batches == BatchConfig()
+    paper = PRESETS["paper"]
+    assert (paper.losses.margin, paper.losses.pairing) == (0.1, "query")
+    losses = paper.losses
+    assert (losses.embedding_weight, losses.support_weight, losses.query_weight) == (1.0, 0.1, 0.1)
+    assert losses.attention_weight == 0 and paper.ent_weight == 1e-5
+    assert (paper.batch_size, paper.image_size, paper.learning_rate) == (100, 125, 5e-4)
+    assert (paper.batches.n_support, paper.batches.n_query, paper.n_batches) == (5, 5, 2000)
+    assert paper.policy_kwargs["architecture"] == "tiled"
 
 
 def test_wrong_constructor_arguments_are_named() -> None:
