@@ -61,7 +61,7 @@ PRESETS = {
         batches=BatchConfig(),
         batch_size=32,
         learning_rate=2e-3,
-        n_batches=4500,
+        n_batches=4000,
         low_precision=True,
     ),
     "state": Preset(
