@@ -18,7 +18,7 @@ class DemonstrationLike(Protocol):
 
     ``infos`` are dicts with "task_id"; where there are such, "pair_id" (tasks that share one are
     told apart by a demonstration alone and share a batch) and "attention_target" (2,), where in
-    the image the demonstrator is at work, (x right, y down) in [-1, 1].
+    the image the demonstrated object is, (x right, y down) in [-1, 1], NaN where unknown.
     A record may have ``steps``, the time steps at which it has observations.
     """
 

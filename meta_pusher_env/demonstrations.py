@@ -241,23 +241,25 @@ def render_states(task: PusherTask, states: np.ndarray, image_size: int) -> np.n
 
 
 def attention_targets(agent_pos: np.ndarray) -> np.ndarray:
-    """Where in the image the demonstrator was at work, in hindsight from the arm's own path.
+    """Where in the image the target lies, in hindsight from the arm's own path.
 
-    Before the tip comes down: where it will come down. After that: where it is. No object's pose
-    is needed.
+    Until the tip comes down: where it will come down. No object's pose is needed. After that it
+    is not known: the object lies somewhere in the scoop, up to 4 cm from the tip, and looking at
+    the tip instead would teach a policy nothing that its joint angles do not tell.
 
     Args:
         agent_pos: (T + 1, 20).
 
     Returns:
-        (T + 1, 2) float32 as (x right, y down) in [-1, 1].
+        (T + 1, 2) float32 as (x right, y down) in [-1, 1]; NaN where it is not known.
     """
     tip = agent_pos[:, 14:17].astype(np.float64)
     low = np.flatnonzero(tip[:, 2] < scene.TABLE_HEIGHT + DOWN_HEIGHT)
     down = int(low[0]) if len(low) else len(tip) - 1
-    places = np.concatenate([np.repeat(tip[down : down + 1], down, axis=0), tip[down:]])
-    places[:, 2] = scene.TABLE_HEIGHT + OBJECT_MIDDLE
-    return (rendering.project(places, 2, 2) - 1.0).astype(np.float32)
+    place = [*tip[down, :2], scene.TABLE_HEIGHT + OBJECT_MIDDLE]
+    targets = np.full((len(tip), 2), np.nan, dtype=np.float32)
+    targets[: down + 1] = rendering.project(place, 2, 2) - 1.0
+    return targets
 
 
 def _full_demonstration(episode: Episode, obs_type: str, image_size: int) -> Demonstration:
