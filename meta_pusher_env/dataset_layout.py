@@ -60,7 +60,8 @@ class CollectConfig:
     """Fixes starts, noise and sampled steps."""
 
     def __post_init__(self) -> None:
-        self.tasks()  # checks what it is made from
+        # Said or by default, the same number is the same configuration; the rest is checked too.
+        object.__setattr__(self, "n_tasks", len(self.tasks()))
         if self.obs_type not in OBS_TYPES:
             raise ValueError(
                 f"Unknown obs_type {self.obs_type!r}: expected one of {', '.join(OBS_TYPES)}."

@@ -265,3 +265,8 @@ def test_acceptance_is_binned_by_start_distance() -> None:
         [0.17, 0.2], [0.2, 0.24], [0.24, 0.28], [0.28, 0.32], [0.32, 0.37]
     ]  # fmt: skip
     assert [row[2:] for row in rows] == [[2, 1], [0, 0], [0, 0], [2, 1], [1, 1]]
+
+
+def test_the_default_number_of_tasks_is_the_same_configuration_as_saying_it() -> None:
+    assert CollectConfig() == CollectConfig(n_tasks=694)
+    assert CollectConfig(split="val") == CollectConfig(split="val", n_tasks=76)
