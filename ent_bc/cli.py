@@ -257,7 +257,14 @@ def quickstart(command: Quickstart) -> None:
     collect_demonstrations(data, config)
     console.rule("2/3  Training")
     model = command.out / "model" / "model.safetensors"
-    if not model.exists():
+    if model.exists():
+        trained_with = EntBC.load(model, device="cpu").seed
+        if trained_with != command.seed:
+            raise ValueError(
+                f"{model} was trained with seed {trained_with}, and {command.seed} is asked for: "
+                "choose another --out."
+            )
+    else:
         train(Train(data, model.parent, n_batches=command.n_batches, seed=command.seed))
     console.rule("3/3  One-shot evaluation on objects that were never seen")
     evaluate(

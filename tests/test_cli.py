@@ -1,0 +1,94 @@
+"""The command line does the main job: collect, train, go on after a stop, evaluate, report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ent_bc.cli import (
+    Evaluate,
+    Quickstart,
+    Train,
+    collect_demonstrations,
+    evaluate,
+    quickstart,
+    train,
+)
+from ent_bc.ent_bc import EntBC
+from meta_pusher_env.dataset_layout import CollectConfig
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "data"
+    config = CollectConfig(n_tasks=4, demos_per_task=2, clean_demos=1, obs_type="state")
+    collect_demonstrations(path, config, n_workers=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(data: Path) -> Path:
+    return train(Train(data, data.parent / "model", "state", n_batches=6))
+
+
+def test_a_stopped_training_goes_on_where_it_was(data: Path, model: Path) -> None:
+    out = data.parent / "stopped"
+    command = Train(data, out, "state", n_batches=6, checkpoint_interval=2)
+    stopped = EntBC.load(model)
+    assert stopped.num_timesteps == 6
+
+    class Killed(Exception):
+        pass
+
+    real = EntBC.save
+
+    def save_then_die(self: EntBC, path: Path) -> None:
+        real(self, path)
+        if self.num_timesteps == 4:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(EntBC, "save", save_then_die)
+        train(command)
+    gone_on = EntBC.load(train(command))
+    for name, value in stopped.policy.state_dict().items():
+        assert value.equal(gone_on.policy.state_dict()[name]), name
+    assert not (out / "checkpoint.safetensors").exists()
+
+
+def test_evaluation_writes_results_and_a_report(model: Path) -> None:
+    out = model.parent / "report"
+    command = Evaluate(
+        model,
+        out,
+        split="val",
+        n_tasks=4,
+        n_trials=1,
+        conditions=("own_1shot", "twin"),
+        n_workers=1,
+    )
+    results = evaluate(command)
+    assert results["conditions"]["own_1shot"]["n_trials"] == 4
+    assert json.loads((out / "results.json").read_text())["conditions"].keys() == {
+        "own_1shot",
+        "twin",
+    }
+    assert (out / "report.html").stat().st_size > 10_000
+    assert (out / "one_shot.mp4").exists() and (out / "one_shot.gif").exists()
+
+
+def test_bad_commands_are_named(data: Path, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds 'state' observations, preset 'pixels' expects"):
+        train(Train(data, tmp_path))
+    with pytest.raises(ValueError, match=r"Unknown conditions \['other'\]"):
+        evaluate(Evaluate(model, tmp_path, conditions=("other",)))
+
+
+def test_the_quickstart_does_not_pass_off_another_seeds_model(model: Path, tmp_path: Path) -> None:
+    trained = tmp_path / "model" / "model.safetensors"
+    trained.parent.mkdir()
+    trained.write_bytes(model.read_bytes())
+    with pytest.raises(ValueError, match="was trained with seed 0, and 1 is asked for"):
+        quickstart(Quickstart(tmp_path, n_tasks=2, demos_per_task=2, seed=1))
