@@ -28,7 +28,7 @@ from rich.table import Table
 
 from ent_bc import video
 from ent_bc.ent_bc import EntBC
-from ent_bc.evaluation import ENV_ID, EvaluationConfig, Trial, evaluate_file
+from ent_bc.evaluation import ENV_ID, TRIAL_SEEDS, EvaluationConfig, Trial, evaluate_file
 from ent_bc.presets import PRESETS
 from ent_bc.report import terminal_table, write_report
 from ent_bc.statistics import embed_tasks, pair_distances
@@ -222,7 +222,12 @@ def evaluate(command: Evaluate) -> dict[str, Any]:
         sentences = embed_tasks(model, ENV_ID, env_kwargs, seed=command.seed)
         likeness = pair_distances(ENV_ID, env_kwargs)
         frames = video.record_side_by_side(
-            model, ENV_ID, env_kwargs, 0, seed=2**31 + command.seed, demonstration_seed=command.seed
+            model,
+            ENV_ID,
+            env_kwargs,
+            0,
+            seed=TRIAL_SEEDS + command.seed,
+            demonstration_seed=command.seed,
         )
         video.write_video(frames, command.out / "one_shot.mp4")
         video.write_gif(frames, command.out / "one_shot.gif")

@@ -14,7 +14,13 @@ import mujoco
 import numpy as np
 
 from meta_pusher_env import rendering, scene
-from meta_pusher_env.env import EPISODE_STEPS, OBS_TYPES, TORQUE_LIMIT, MetaPusherEnv
+from meta_pusher_env.env import (
+    AGENT_POS_DIM,
+    EPISODE_STEPS,
+    OBS_TYPES,
+    TORQUE_LIMIT,
+    MetaPusherEnv,
+)
 from meta_pusher_env.expert import Expert
 from meta_pusher_env.tasks import PusherTask
 
@@ -145,7 +151,7 @@ def record_episode(
         noise=noise,
         states=np.stack(states),
         acts=np.stack(acts).astype(np.float32),
-        agent_pos=state_obs[:, :20],
+        agent_pos=state_obs[:, :AGENT_POS_DIM],
         state_obs=state_obs,
         start_distance=start_distance,
         success=info["is_success"],
