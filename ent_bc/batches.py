@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,16 +71,25 @@ class TaskBatches:
         )
 
     def __len__(self) -> int:
-        """Steps in an epoch."""
+        """Batches in a pass over the tasks."""
         return len(self._groups) // self._groups_per_batch
 
-    def batch(self, step: int) -> dict[str, Any]:
-        """The batch of a training step, counted from 0."""
-        epoch, place = divmod(step, len(self))
+    def n_steps(self, accumulate: int) -> int:
+        """Optimiser steps in an epoch, each on ``accumulate`` batches."""
+        return max(1, len(self) // accumulate)
+
+    def epoch(self, first: int, accumulate: int) -> Iterator[list[dict[str, Any]]]:
+        """The batches of each optimiser step of an epoch that begins with step ``first``."""
+        for step in range(first, first + self.n_steps(accumulate)):
+            yield [self.batch(step * accumulate + part) for part in range(accumulate)]
+
+    def batch(self, number: int) -> dict[str, Any]:
+        """A batch, counted from 0 over all epochs."""
+        epoch, place = divmod(number, len(self))
         order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self._groups))
         chosen = order[place * self._groups_per_batch : (place + 1) * self._groups_per_batch]
         tasks = [task for index in chosen for task in self._groups[index]]
-        return self._make_batch(tasks, np.random.default_rng([self.seed, 1, step]))
+        return self._make_batch(tasks, np.random.default_rng([self.seed, 1, number]))
 
     def _group_twins(self) -> list[list[str]]:
         """Tasks by pair; what has no pair of its own is a group of one."""

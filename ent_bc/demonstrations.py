@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from gymnasium import spaces
 
+from ent_bc.observations import SENTENCE_KEY, to_chw, to_hwc
+
 UNKNOWN = np.full(2, np.nan, dtype=np.float32)
 Obs = np.ndarray | dict[str, np.ndarray]
 _N_FOR_STATISTICS = 256
@@ -82,47 +84,43 @@ def end_observations(
     """
     if len(demonstrations) == 0:
         raise ValueError("The list of demonstrations is empty, expected at least one.")
-    key, space = demonstrated_part(observation_space)
-    ends: list[list[np.ndarray]] = [[], []]
+    parts = demonstrated_parts(observation_space)
+    ends: list[list[Any]] = [[], []]
     for index, demo in enumerate(demonstrations):
-        obs = getattr(demo, "obs", demo)
-        if hasattr(obs, "unwrap"):
-            obs = obs.unwrap()
-        if isinstance(obs, Mapping):
-            if key not in obs:
-                raise ValueError(
-                    f"Demonstration {index} has observations {sorted(obs)}, expected {key!r}."
-                )
-            obs = obs[key]
-        _check_array(obs, space, f"Demonstration {index}")
-        ends[0].append(np.asarray(obs[0]))
-        ends[1].append(np.asarray(obs[-1]))
-    first, last = (np.stack(end) for end in ends)
-    return (first, last) if key is None else ({key: first}, {key: last})
+        obs = _take_parts(getattr(demo, "obs", demo), parts, f"Demonstration {index}")
+        for end, place in zip(ends, (0, -1), strict=True):
+            end.append({key: np.asarray(array[place]) for key, array in obs.items()})
+    first, last = ({key: np.stack([o[key] for o in end]) for key in parts} for end in ends)
+    return (first, last) if isinstance(observation_space, spaces.Dict) else (first[""], last[""])
 
 
-def demonstrated_part(
-    observation_space: spaces.Space[Any],
-) -> tuple[str | None, spaces.Box]:
-    """Which part of an observation a sentence is made from: the image, else all of it."""
-    if isinstance(observation_space, spaces.Box):
-        return None, observation_space
-    assert isinstance(observation_space, spaces.Dict)
-    for key, space in observation_space.spaces.items():
-        if isinstance(space, spaces.Box) and len(space.shape) == 3:
-            return key, space
-    raise ValueError(
-        f"The observation space {observation_space} has no image: a sentence is made from an "
-        "image, or from a flat state observation."
-    )
+def demonstrated_parts(observation_space: spaces.Space[Any]) -> dict[str, spaces.Box]:
+    """Which entries of an observation a sentence is made from: the image, else all vectors.
+
+    A space that is no Dict is one entry without a name.
+    """
+    if not isinstance(observation_space, spaces.Dict):
+        assert isinstance(observation_space, spaces.Box)
+        return {"": observation_space}
+    boxes = {
+        key: space
+        for key, space in observation_space.spaces.items()
+        if isinstance(space, spaces.Box) and key != SENTENCE_KEY
+    }
+    images = {key: box for key, box in boxes.items() if len(box.shape) == 3}
+    if not boxes:
+        raise ValueError(
+            f"The observation space {observation_space} has nothing to make a sentence from: "
+            "expected an image, or vectors."
+        )
+    return images or boxes
 
 
 def sample_vectors(demonstrations: Sequence[Any], rng: np.random.Generator) -> Obs:
     """Observations without images from some demonstrations, to take statistics from: (N, ...)."""
     n_demos = min(len(demonstrations), _N_FOR_STATISTICS)
     chosen = rng.choice(len(demonstrations), size=n_demos, replace=False)
-    observations = [demonstrations[int(index)].obs for index in np.sort(chosen)]
-    observations = [o.unwrap() if hasattr(o, "unwrap") else o for o in observations]
+    observations = [_unwrap(demonstrations[int(index)].obs) for index in np.sort(chosen)]
     if not isinstance(observations[0], Mapping):
         return np.concatenate([np.asarray(o) for o in observations])
     return {
@@ -134,8 +132,7 @@ def sample_vectors(demonstrations: Sequence[Any], rng: np.random.Generator) -> O
 
 def index_obs(obs: Any, index: Any) -> Obs:
     """Observations at some steps, from an array or a mapping (imitation's DictObs too); a copy."""
-    if hasattr(obs, "unwrap"):
-        obs = obs.unwrap()
+    obs = _unwrap(obs)
     if isinstance(obs, Mapping):
         return {key: np.asarray(value[index]) for key, value in obs.items()}
     return np.asarray(obs[index])
@@ -158,13 +155,32 @@ def group_by_task(demonstrations: Sequence[DemonstrationLike]) -> dict[str, list
     return of_task
 
 
+def _take_parts(obs: Any, parts: Mapping[str, spaces.Box], name: str) -> dict[str, Any]:
+    """Some entries of observations over time, checked; a bare array is the only entry there is."""
+    obs = _unwrap(obs)
+    if not isinstance(obs, Mapping):
+        if len(parts) > 1:
+            raise ValueError(f"{name} is a bare array, expected observations {sorted(parts)}.")
+        obs = dict.fromkeys(parts, obs)
+    missing = set(parts) - set(obs)
+    if missing:
+        raise ValueError(f"{name} has observations {sorted(obs)}, expected {sorted(parts)}.")
+    for key, box in parts.items():
+        _check_array(obs[key], box, name)
+    return {key: obs[key] for key in parts}
+
+
+def _unwrap(obs: Any) -> Any:
+    """Imitation's DictObs as a mapping; everything else as it is."""
+    return obs.unwrap() if hasattr(obs, "unwrap") else obs
+
+
 def _check_obs(obs: Any, space: spaces.Space[Any], name: str) -> None:
-    if hasattr(obs, "unwrap"):
-        obs = obs.unwrap()
+    obs = _unwrap(obs)
     if not isinstance(space, spaces.Dict):
         _check_array(obs, space, name)
         return
-    missing = set(space.spaces) - {"sentence"} - set(obs if isinstance(obs, Mapping) else ())
+    missing = set(space.spaces) - {SENTENCE_KEY} - set(obs if isinstance(obs, Mapping) else ())
     if missing:
         raise ValueError(f"{name} has no observation {sorted(missing)}, expected {space}.")
     for key, part in space.spaces.items():
@@ -173,7 +189,7 @@ def _check_obs(obs: Any, space: spaces.Space[Any], name: str) -> None:
 
 
 def _check_times(demo: Any, n_acts: int, name: str) -> None:
-    obs = demo.obs.unwrap() if hasattr(demo.obs, "unwrap") else demo.obs
+    obs = _unwrap(demo.obs)
     n_times = len(demo.steps) if hasattr(demo, "steps") else n_acts + 1
     for part in obs.values() if isinstance(obs, Mapping) else [obs]:
         if len(part) != n_times:
@@ -185,7 +201,10 @@ def _check_times(demo: Any, n_acts: int, name: str) -> None:
 
 def _check_array(array: Any, space: spaces.Space[Any], name: str) -> None:
     expected = f"expected (T, {', '.join(map(str, space.shape or ()))}) of {space.dtype}"
-    if not hasattr(array, "shape") or tuple(array.shape[1:]) != space.shape or not len(array):
+    shapes = {tuple(space.shape or ())}
+    if space.shape is not None and len(space.shape) == 3:  # an image, in either order of its axes
+        shapes = {to_hwc(space.shape), to_chw(space.shape)}
+    if not hasattr(array, "shape") or tuple(array.shape[1:]) not in shapes or not len(array):
         raise ValueError(f"{name} has shape {getattr(array, 'shape', None)}, {expected}.")
     if space.dtype == np.uint8:
         if array.dtype != np.uint8:

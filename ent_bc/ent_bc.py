@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from imitation.algorithms import bc
+from imitation.data import types
 from imitation.util import logger as imit_logger
+from imitation.util.util import get_first_iter_element
 from rich.progress import track
 from stable_baselines3.common import vec_env
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import set_random_seed
 from torch.utils._pytree import tree_map
@@ -24,13 +26,17 @@ from torch.utils._pytree import tree_map
 from ent_bc import storage
 from ent_bc.batches import BatchConfig, TaskBatches
 from ent_bc.demonstrations import check_demonstrations, end_observations, sample_vectors
+from ent_bc.hub import HubMixin
 from ent_bc.layers import Convolutions
-from ent_bc.losses import LossConfig, Metrics, TaskLoss
+from ent_bc.losses import LossConfig, TaskLoss, TransitionLoss
+from ent_bc.observations import SENTENCE_KEY
 from ent_bc.policies import TaskConditionedPolicy
+from ent_bc.sb3_interface import Env, SB3Interface, as_vec_env, make_logger
 from ent_bc.schedule import ScheduleConfig
+from ent_bc.transitions import NO_SENTENCES, TransitionBatches, split_episodes
 
 
-class EntBC(bc.BC):
+class EntBC(SB3Interface, bc.BC, HubMixin):
     """Entropy-regularised one-shot imitation, an `imitation` trainer with SB3's interface.
 
     A demonstration is embedded into a "sentence"; a policy that is told the sentence does the task.
@@ -45,9 +51,11 @@ class EntBC(bc.BC):
         observation_space: Or the spaces, imitation's way.
         action_space: The same.
         rng: Source of the batches' seed; default from ``seed``.
-        demonstrations: Sequence of trajectories or Demonstrations whose infos name their task.
-        batch_size: Tasks in a batch.
-        minibatch_size: Tasks in a gradient accumulation step; divides batch_size.
+        demonstrations: What to learn from; see `set_demonstrations`.
+        support_demonstrations: Demonstrations of the tasks, for sentences where batches of
+            transitions are learned from.
+        batch_size: Tasks in a batch, or transitions where these are learned from.
+        minibatch_size: The same in a gradient accumulation step; divides batch_size.
         optimizer_cls: Optimiser.
         optimizer_kwargs: Its arguments; ``lr`` is the peak of the schedule.
         ent_weight: Weight of the entropy term; the paper's 1e-5.
@@ -73,12 +81,13 @@ class EntBC(bc.BC):
     def __init__(
         self,
         policy: str | type[TaskConditionedPolicy] | ActorCriticPolicy = "TaskPolicy",
-        env: gym.Env[Any, Any] | vec_env.VecEnv | str | None = None,
+        env: Env | None = None,
         *,
         observation_space: spaces.Space[Any] | None = None,
         action_space: spaces.Space[Any] | None = None,
         rng: np.random.Generator | None = None,
-        demonstrations: Sequence[Any] | None = None,
+        demonstrations: Any = None,
+        support_demonstrations: Sequence[Any] | None = None,
         batch_size: int = 32,
         minibatch_size: int | None = None,
         optimizer_cls: type[th.optim.Optimizer] = th.optim.Adam,
@@ -95,7 +104,7 @@ class EntBC(bc.BC):
         batches: BatchConfig | None = None,
         schedule: ScheduleConfig | None = None,
     ) -> None:
-        self.env = gym.make(env) if isinstance(env, str) else env
+        self.env = None if env is None else as_vec_env(env)
         if self.env is not None:
             observation_space = observation_space or self.env.observation_space
             action_space = action_space or self.env.action_space
@@ -111,7 +120,9 @@ class EntBC(bc.BC):
         self.verbose = verbose
         self.tensorboard_log = None if tensorboard_log is None else str(tensorboard_log)
         self.num_timesteps = 0
-        self._batches: TaskBatches | None = None
+        self._logged_from = 0
+        self._batches: TaskBatches | TransitionBatches | None = None
+        self._support_demonstrations = support_demonstrations
         self.optimizer_kwargs = {"lr": 2e-3, **(optimizer_kwargs or {})}
         rng = rng or np.random.default_rng(seed)
         self.batch_seed = int(rng.integers(2**31))
@@ -127,12 +138,9 @@ class EntBC(bc.BC):
             ent_weight=ent_weight,
             l2_weight=l2_weight,
             device=device,
-            custom_logger=custom_logger or _make_logger(self.tensorboard_log, verbose),
+            custom_logger=custom_logger or make_logger(self.tensorboard_log, verbose),
         )
         self.ent_weight, self.l2_weight = ent_weight, l2_weight
-        self.loss_calculator = TaskLoss(  # type: ignore[assignment]
-            self.losses, ent_weight, l2_weight, self.batches.n_support
-        )
         self.peak_learning_rate = float(self.optimizer.param_groups[0]["lr"])
         if demonstrations is not None:
             self.set_demonstrations(demonstrations)
@@ -149,22 +157,40 @@ class EntBC(bc.BC):
         return self.policy.device
 
     def set_demonstrations(self, demonstrations: Any) -> None:
-        """Sets what to learn from; an untrained policy takes its normalisation from it.
+        """Sets what to learn from; a policy without normalisation takes it from there.
+
+        Trajectories (imitation's, or records like them, see `DemonstrationLike`) and ordered
+        `Transitions` train everything. Batches of transitions have lost their episodes: they train
+        control, and the sentences come from the observation's "sentence", or from
+        ``support_demonstrations``.
 
         Args:
-            demonstrations: Sequence of trajectories or Demonstrations; see `DemonstrationLike`.
+            demonstrations: Sequence or iterable of trajectories, `Transitions`, or iterable of
+                batches, mappings with "obs", "acts" and maybe "infos".
 
         Raises:
-            ValueError: None at all, no task id, NaN, another shape or dtype than the spaces, or
-                too few of a task.
+            ValueError: None at all, no task id, NaN, another shape or dtype than the spaces, too
+                few of a task, or batches without anything to make sentences from.
         """
+        if isinstance(demonstrations, types.TransitionsMinimal):
+            demonstrations = split_episodes(demonstrations)
+        elif isinstance(demonstrations, Iterable) and not _is_empty(demonstrations):
+            first, demonstrations = get_first_iter_element(demonstrations)
+            if isinstance(first, Mapping):
+                self._set_batches(first, demonstrations)
+                return
+            if not isinstance(demonstrations, Sequence):
+                demonstrations = list(demonstrations)
         check_demonstrations(demonstrations, self.observation_space, self.action_space)
         self._batches = TaskBatches(
             demonstrations, self.minibatch_size, self.batches, self.batch_seed
         )
-        if self.num_timesteps == 0:
-            vectors = sample_vectors(demonstrations, np.random.default_rng(self.batch_seed))
-            self.policy.features_extractor.fit_normalisation(self._to_tensors(vectors))
+        self.loss_calculator = TaskLoss(  # type: ignore[assignment]
+            self.losses, self.ent_weight, self.l2_weight, self.batches.n_support
+        )
+        self._fit_normalisation(
+            sample_vectors(demonstrations, np.random.default_rng(self.batch_seed))
+        )
 
     def train(
         self,
@@ -195,75 +221,29 @@ class EntBC(bc.BC):
                 "There is nothing to learn from: pass demonstrations= or call set_demonstrations."
             )
         if reset_tensorboard:
-            self.num_timesteps = 0
+            self._logged_from = self.num_timesteps
         accumulate = self.batch_size // self.minibatch_size
-        steps_per_epoch = max(1, len(self._batches) // accumulate)
-        n_steps = n_batches if n_batches is not None else (n_epochs or 0) * steps_per_epoch
+        n_steps, per_epoch = n_batches, self._batches.n_steps(accumulate)
+        if n_epochs is not None and per_epoch is not None:
+            n_steps = n_epochs * per_epoch
+        steps = itertools.islice(self._steps(accumulate, n_epochs, on_epoch_end), n_batches)
         rollouts = bc.RolloutStatsComputer(log_rollouts_venv, log_rollouts_n_episodes)
+        log = _Log(self, rollouts)
         self._use_low_precision(self.schedule.low_precision)
         self.policy.set_training_mode(True)
-        clock = _Clock(self.num_timesteps)
         try:
-            for done in track(range(1, n_steps + 1), "Training", disable=not progress_bar):
-                metrics, grad_norm = self._train_step(accumulate)
-                if self.num_timesteps % log_interval == 0 or done == n_steps:
-                    self._log(metrics, grad_norm, clock.rate(self.num_timesteps))
-                    for key, value in rollouts(self.policy, self.rng).items():
-                        self.logger.record(f"rollout/{key}", value)
-                    self.logger.dump(self.num_timesteps)
+            for batches in track(steps, "Training", total=n_steps, disable=not progress_bar):
+                metrics, grad_norm = self._train_step(batches, accumulate)
+                n_samples = sum(math.prod(batch["acts"].shape[:-1]) for batch in batches)
+                log.take(metrics, grad_norm, n_samples)
+                if self.num_timesteps % log_interval == 0:
+                    log.write()
                 if on_batch_end is not None:
                     on_batch_end()
-                if on_epoch_end is not None and done % steps_per_epoch == 0:
-                    on_epoch_end()
+            log.write()
         finally:  # a callback may stop, and what was trained is then used
             self._use_low_precision(False)
             self.policy.set_training_mode(False)
-
-    def learn(
-        self,
-        total_timesteps: int,
-        callback: Callable[..., Any] | Sequence[BaseCallback] | BaseCallback | None = None,
-        log_interval: int = 100,
-        tb_log_name: str = "EntBC",
-        reset_num_timesteps: bool = True,
-        progress_bar: bool = False,
-    ) -> EntBC:
-        """Trains as in SB3; one optimiser step counts as one timestep.
-
-        Args:
-            total_timesteps: Optimiser steps.
-            callback: SB3 callbacks; one that says False stops the training.
-            log_interval: Steps between logs.
-            tb_log_name: Name of the run below ``tensorboard_log``.
-            reset_num_timesteps: Counts from 0 again.
-            progress_bar: Shows one.
-
-        Returns:
-            The model.
-        """
-        if reset_num_timesteps:
-            self.num_timesteps = 0
-        if self.tensorboard_log is not None:
-            self.logger = _make_logger(str(Path(self.tensorboard_log) / tb_log_name), self.verbose)
-        callbacks = _as_callback(callback)
-        callbacks.init_callback(self)  # type: ignore[arg-type]
-        callbacks.on_training_start(locals(), globals())
-
-        def on_batch_end() -> None:
-            if not callbacks.on_step():
-                raise _Stopped
-
-        try:
-            self.train(
-                n_batches=total_timesteps,
-                on_batch_end=on_batch_end,
-                log_interval=log_interval,
-                progress_bar=progress_bar,
-            )
-        except _Stopped:
-            pass
-        callbacks.on_training_end()
-        return self
 
     def embed(self, demonstrations: Any) -> np.ndarray:
         """The sentence of a task: what one or more demonstrations of it say.
@@ -289,16 +269,6 @@ class EntBC(bc.BC):
             sentence = th.nn.functional.normalize(each.mean(dim=0), dim=-1)
         return sentence.cpu().numpy()
 
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: np.ndarray | None = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Actions for the task that the sentence ``state`` names; see the policy's `predict`."""
-        return self.policy.predict(observation, state, episode_start, deterministic)
-
     def save(self, path: str | Path) -> None:
         """Writes policy, optimiser and options to one file of JSON and safetensors, atomically."""
         storage.save(self, Path(path))
@@ -307,7 +277,7 @@ class EntBC(bc.BC):
     def load(
         cls,
         path: str | Path,
-        env: gym.Env[Any, Any] | vec_env.VecEnv | str | None = None,
+        env: Env | None = None,
         device: str | th.device = "auto",
         **kwargs: Any,
     ) -> EntBC:
@@ -324,23 +294,50 @@ class EntBC(bc.BC):
         """
         return storage.load(cls, Path(path), env=env, device=device, **kwargs)
 
-    def get_env(self) -> gym.Env[Any, Any] | vec_env.VecEnv | None:
-        """The environment that was given, or None."""
-        return self.env
+    def _set_batches(self, first: Mapping[str, Any], loader: Iterable[Any]) -> None:
+        """Learns from batches of transitions, of which ``first`` is one."""
+        space = self.policy.options["dict_space"] or self.observation_space
+        is_told = isinstance(space, spaces.Dict) and SENTENCE_KEY in space.spaces
+        support = None if is_told else self._support_demonstrations
+        if support is None and not is_told and not self.policy.blind:
+            raise ValueError(NO_SENTENCES)
+        if support is not None:
+            check_demonstrations(support, self.observation_space, self.action_space)
+        self._batches = TransitionBatches(loader, support, self.observation_space)
+        self.loss_calculator = TransitionLoss(  # type: ignore[assignment]
+            self.losses, self.ent_weight, self.l2_weight
+        )
+        self._fit_normalisation(types.maybe_unwrap_dictobs(first["obs"]))
 
-    def get_vec_normalize_env(self) -> None:
-        """None: normalisation is the policy's own."""
+    def _fit_normalisation(self, observations: Any) -> None:
+        if not self.policy.features_extractor.is_fitted:
+            self.policy.features_extractor.fit_normalisation(self._to_tensors(observations))
 
-    def _train_step(self, accumulate: int) -> tuple[Metrics, float]:
-        """One optimiser step on ``accumulate`` batches; returns the last one's metrics."""
+    def _steps(
+        self, accumulate: int, n_epochs: int | None, on_epoch_end: Callable[[], None] | None
+    ) -> Iterator[list[dict[str, Any]]]:
+        """The batches of each optimiser step to come, for some epochs or without end."""
         assert self._batches is not None
+        for _ in itertools.count() if n_epochs is None else range(n_epochs):
+            begin = self.num_timesteps
+            yield from self._batches.epoch(begin, accumulate)
+            if self.num_timesteps == begin:
+                raise ValueError(
+                    "The demonstrations gave no batch in an epoch: expected an iterable that can "
+                    "be gone over again, such as a data loader or a list, of at least one batch."
+                )
+            if on_epoch_end is not None:
+                on_epoch_end()
+
+    def _train_step(self, batches: list[dict[str, Any]], accumulate: int) -> tuple[Any, float]:
+        """One optimiser step on up to ``accumulate`` batches; returns the last one's metrics."""
         step = self.num_timesteps
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak_learning_rate * self.schedule.factor(step)
         self.optimizer.zero_grad()
-        for part in range(accumulate):
-            batch = tree_map(self._to_tensor, self._batches.batch(step * accumulate + part))
-            metrics = self.loss_calculator(self.policy, batch["obs"], batch["acts"])
+        for batch in batches:
+            tensors = self._to_tensors(batch)
+            metrics: Any = self.loss_calculator(self.policy, tensors["obs"], tensors["acts"])
             (metrics.loss / accumulate).backward()
         grad_norm = float(
             th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.schedule.max_grad_norm)
@@ -354,18 +351,7 @@ class EntBC(bc.BC):
             )
         self.optimizer.step()
         self.num_timesteps += 1
-        return metrics, grad_norm  # type: ignore[return-value]
-
-    def _log(self, metrics: Metrics, grad_norm: float, steps_per_second: float) -> None:
-        for key, value in vars(metrics).items():
-            if value is not None:
-                self.logger.record(f"bc/{key}", value.item())
-        n_samples = self.batch_size * self.batches.n_steps
-        n_samples *= self.batches.n_support + self.batches.n_query
-        self.logger.record("bc/gradient_norm", grad_norm)
-        self.logger.record("bc/learning_rate", self.optimizer.param_groups[0]["lr"])
-        self.logger.record("time/steps", self.num_timesteps)
-        self.logger.record("time/samples_per_second", n_samples * steps_per_second)
+        return metrics, grad_norm
 
     def _make_policy(
         self,
@@ -390,6 +376,10 @@ class EntBC(bc.BC):
     def _to_tensors(self, obs: Any) -> Any:
         return tree_map(self._to_tensor, obs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what cannot be pickled; SB3's models forget their environment too."""
+        return {**super().__getstate__(), "env": None}
+
     def _to_tensor(self, array: np.ndarray) -> th.Tensor:
         return th.as_tensor(array, device=self.device)
 
@@ -399,48 +389,47 @@ class EntBC(bc.BC):
                 module.low_precision = enabled
 
 
-class _Stopped(Exception):
-    """A callback asked to stop."""
+class _Log:
+    """Writes what the latest step said, and how fast steps went, once each."""
+
+    def __init__(self, model: EntBC, rollouts: bc.RolloutStatsComputer) -> None:
+        self._model, self._rollouts = model, rollouts
+        self._time, self._n_samples = time.perf_counter(), 0
+        self._latest: dict[str, Any] = {}
+
+    def take(self, metrics: Any, grad_norm: float, n_samples: int) -> None:
+        self._n_samples += n_samples
+        named = {f"bc/{key}": value for key, value in vars(metrics).items() if value is not None}
+        self._latest = {**named, "bc/gradient_norm": grad_norm}
+
+    def write(self) -> None:
+        """Nothing if nothing is new."""
+        if not self._latest:
+            return
+        model, now = self._model, time.perf_counter()
+        for key, value in self._latest.items():
+            model.logger.record(key, value.item() if isinstance(value, th.Tensor) else value)
+        for key, value in self._rollouts(model.policy, model.rng).items():
+            model.logger.record(f"rollout/{key}", value)
+        model.logger.record("bc/learning_rate", model.optimizer.param_groups[0]["lr"])
+        model.logger.record("time/steps", model.num_timesteps)
+        model.logger.record("time/samples_per_second", self._n_samples / (now - self._time))
+        model.logger.dump(model.num_timesteps - model._logged_from)
+        self._time, self._n_samples, self._latest = now, 0, {}
 
 
-class _Clock:
-    """Steps a second since the last time it was asked."""
-
-    def __init__(self, step: int) -> None:
-        self._time, self._step = time.perf_counter(), step
-
-    def rate(self, step: int) -> float:
-        now = time.perf_counter()
-        rate = (step - self._step) / (now - self._time)
-        self._time, self._step = now, step
-        return rate
+def _is_empty(demonstrations: Any) -> bool:
+    return isinstance(demonstrations, Sequence) and len(demonstrations) == 0
 
 
-def _as_callback(callback: Any) -> BaseCallback:
-    if callback is None:
-        return CallbackList([])
-    if isinstance(callback, BaseCallback):
-        return callback
-    if isinstance(callback, Iterable):
-        return CallbackList(list(callback))
-    return ConvertCallback(callback)
-
-
-def _make_logger(folder: str | None, verbose: int) -> imit_logger.HierarchicalLogger:
-    formats = (["stdout"] if verbose else []) + (["tensorboard", "csv"] if folder else [])
-    return imit_logger.configure(folder, formats)
-
-
-def _with_slots(policy_kwargs: dict[str, Any], env: Any) -> dict[str, Any]:
+def _with_slots(policy_kwargs: dict[str, Any], env: vec_env.VecEnv | None) -> dict[str, Any]:
     """Takes the layout of object slots from an environment that tells it (``slot_layout``)."""
     if env is None or "slots" in policy_kwargs:
         return policy_kwargs
     try:
-        layout = (
-            env.get_attr("slot_layout")[0]
-            if isinstance(env, vec_env.VecEnv)
-            else env.unwrapped.slot_layout
-        )
+        with warnings.catch_warnings():  # Gymnasium 0.29's, of reaching through its wrappers
+            warnings.simplefilter("ignore")
+            layout = env.get_attr("slot_layout", 0)[0]
     except AttributeError:  # an environment without slots
         return policy_kwargs
     return policy_kwargs if layout is None else {**policy_kwargs, "slots": dict(layout)}

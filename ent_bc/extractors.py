@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,15 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ent_bc.layers import LocalFeatures, count_features, mlp, soft_argmax, strided_convolutions
+from ent_bc.observations import NO_SENTENCE, SENTENCE_KEY, is_hwc, to_chw
 
 Architecture = Literal["tiled", "attention"]
-SENTENCE_KEY = "sentence"
-NO_SENTENCE = (
-    "The policy needs to know the task, and no sentence was given. Make one from a demonstration, "
-    "sentence = model.embed(demonstration), and pass it as model.predict(obs, state=sentence), or "
-    "put it into a Dict observation under the key 'sentence'."
-)
-
 Inputs = Mapping[str, th.Tensor]
 """Normalised, batched tensors: "pixels" (N, C, H, W) in [0, 1], "vector" (N, D), "slots" (N, count,
 slot_dim), "sentence" (N, sentence_dim); each where there is such."""
@@ -171,9 +166,9 @@ class SlotExtractor(nn.Module):
 class TaskFeaturesExtractor(BaseFeaturesExtractor):
     """Observation and sentence to features, with the normalisation of both; an SB3 extractor.
 
-    It takes images as H x W x C or C x H x W, bare or in a Dict; one-dimensional entries of a Dict
-    are joined, in the order of their keys, to one vector. The statistics are buffers, saved with
-    the parameters.
+    It takes images as H x W x C or C x H x W, whichever the space says, bare or in a Dict;
+    one-dimensional entries of a Dict are joined, in the order of their keys, to one vector. The
+    statistics are buffers, saved with the parameters.
 
     Args:
         observation_space: Box, or Dict of Boxes; the key "sentence" is the sentence.
@@ -181,6 +176,11 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
         sentence_dim: Length of a sentence.
         slots: Layout of a flat state observation; needed for "attention" there.
         crop_top: Fraction of the image's height that is cut off at the top.
+        dict_space: The Dict that observations were before Gymnasium's ``FlattenObservation``, for
+            trainers that take arrays only.
+
+    Raises:
+        ValueError: An option is out of range, or does not fit the space.
     """
 
     def __init__(
@@ -188,16 +188,20 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
         observation_space: spaces.Space[Any],
         architecture: Architecture = "attention",
         sentence_dim: int = 20,
-        slots: SlotLayout | None = None,
+        slots: SlotLayout | Mapping[str, int] | None = None,
         crop_top: float = 0.0,
+        dict_space: spaces.Dict | None = None,
     ) -> None:
         if not 0 <= crop_top < 1:
             raise ValueError(f"crop_top is {crop_top}, expected a fraction in [0, 1).")
-        parts = _parts(observation_space)
+        if dict_space is not None:
+            _check_flat(observation_space, dict_space)
+        if isinstance(slots, Mapping):
+            slots = SlotLayout(**slots)
+        parts = _parts(dict_space or observation_space)
         images = {key: box for key, box in parts.items() if len(box.shape) == 3}
         if len(images) > 1:
             raise ValueError(f"Two images {sorted(images)} in the observation, expected one.")
-        self._is_dict = isinstance(observation_space, spaces.Dict)
         vector_keys = [key for key in sorted(parts) if key not in images]
         vector_dim = sum(parts[key].shape[0] for key in vector_keys)
         net: nn.Module
@@ -205,7 +209,7 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
         image_shape = None
         if images:
             ((_, image),) = images.items()
-            channels, height, image_width = _channels_first(image.shape)
+            channels, height, image_width = to_chw(image.shape)
             n_cropped = round(crop_top * height)
             image_shape = (channels, height - n_cropped, image_width)
             net_class = AttentionExtractor if architecture == "attention" else TiledExtractor
@@ -222,8 +226,9 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
         self._n_cropped = n_cropped
         self.slots, self.slot_dim = slots, slot_dim
         self.image_shape, self.vector_dim = image_shape, vector_dim
+        self._is_dict = isinstance(observation_space, spaces.Dict)
+        self._dict_space = dict_space
         self._image_key = next(iter(images), None)
-        self._image_is_hwc = any(_is_hwc(image.shape) for image in images.values())
         self._vector_keys = vector_keys
         self.register_buffer("vector_mean", th.zeros(vector_dim))
         self.register_buffer("vector_std", th.ones(vector_dim))
@@ -237,25 +242,39 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
     def attend(self, observations: Any, sentence: th.Tensor | None = None) -> Features:
         """Features and attention; the sentence from the argument, else from the observation."""
         if sentence is None:
-            if not isinstance(observations, Mapping) or SENTENCE_KEY not in observations:
+            sentence = self._to_parts(observations).get(SENTENCE_KEY)
+            if sentence is None:
                 raise ValueError(NO_SENTENCE)
-            sentence = observations[SENTENCE_KEY]
         features: Features = self.net({**self.to_inputs(observations), SENTENCE_KEY: sentence})
         return features
 
     def to_inputs(self, observations: Any) -> dict[str, th.Tensor]:
         """The one place where observations become normalised tensors; see `Inputs`."""
-        parts = observations if self._is_dict else {"": observations}
+        parts = self._to_parts(observations)
         inputs = {
             name: (values - getattr(self, f"{name}_mean")) / getattr(self, f"{name}_std")
             for name, values in self._vectors(parts).items()
         }
         if self._image_key is not None:
             pixels = parts[self._image_key]
-            if self._image_is_hwc:
+            if is_hwc(pixels.shape):
                 pixels = pixels.permute(0, 3, 1, 2)
             inputs["pixels"] = pixels[:, :, self._n_cropped :].float() / 255.0
         return inputs
+
+    def _to_parts(self, observations: Any) -> Mapping[str, th.Tensor]:
+        """The entries of a Dict observation, or of its flattened view; a bare one has no name."""
+        if self._is_dict:
+            return observations
+        if self._dict_space is None:
+            return {"": observations}
+        boxes = {key: box.shape for key, box in self._dict_space.spaces.items()}
+        sizes = [math.prod(shape or ()) for shape in boxes.values()]
+        entries = observations.split(sizes, dim=-1)
+        return {
+            key: entry.unflatten(-1, shape)
+            for (key, shape), entry in zip(boxes.items(), entries, strict=True)
+        }
 
     def _vectors(self, parts: Mapping[str, th.Tensor]) -> dict[str, th.Tensor]:
         if not self._vector_keys or not all(key in parts for key in self._vector_keys):
@@ -273,11 +292,16 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
         whole = (height + self._n_cropped) / height
         return th.stack([positions[..., 0], 1 - (1 - positions[..., 1]) * whole], dim=-1)
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the normalisation was set, here or where the parameters come from."""
+        parts = ("vector_mean", "slots_mean")
+        return any(bool(getattr(self, part).any()) for part in parts)
+
     @th.no_grad()
     def fit_normalisation(self, observations: Any) -> None:
         """Sets mean and standard deviation from a batch (N, ...); images are not needed."""
-        parts = observations if self._is_dict else {"": observations}
-        for name, values in self._vectors(parts).items():
+        for name, values in self._vectors(self._to_parts(observations)).items():
             values = values.flatten(0, -2)
             getattr(self, f"{name}_mean").copy_(values.mean(dim=0))
             # A constant entry says nothing: leave it at 0 rather than blow up its rounding.
@@ -300,13 +324,13 @@ def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Box]:
     return boxes
 
 
-def _is_hwc(shape: tuple[int, ...]) -> bool:
-    return shape[-1] in (1, 3, 4)
-
-
-def _channels_first(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    height, width, channels = shape if _is_hwc(shape) else (*shape[1:], shape[0])
-    return channels, height, width
+def _check_flat(space: spaces.Space[Any], dict_space: spaces.Dict) -> None:
+    expected = spaces.flatten_space(dict_space).shape
+    if space.shape != expected:
+        raise ValueError(
+            f"The observation space is {space}, and {dict_space} flattened would be {expected}: "
+            "pass the space from before FlattenObservation as dict_space."
+        )
 
 
 def _slot_dim(vector_dim: int, slots: SlotLayout) -> int:

@@ -9,11 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def mlp(n_inputs: int, widths: Sequence[int]) -> nn.Sequential:
-    """Linear, layer norm and ELU, once for each width."""
+def mlp(
+    n_inputs: int, widths: Sequence[int], activation: type[nn.Module] = nn.ELU
+) -> nn.Sequential:
+    """Linear, layer norm and activation, once for each width."""
     layers: list[nn.Module] = []
     for width in widths:
-        layers += [nn.Linear(n_inputs, width), nn.LayerNorm(width), nn.ELU()]
+        layers += [nn.Linear(n_inputs, width), nn.LayerNorm(width), activation()]
         n_inputs = width
     return nn.Sequential(*layers)
 

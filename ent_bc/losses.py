@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch as th
 from torch.nn import functional as F
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ent_bc.policies import Control, TaskConditionedPolicy
 
 HingePairing = Literal["sentence", "query"]
-ControlLoss = Literal["mse", "sampled_mse", "nll"]
+ControlLoss = Literal["mse", "sampled_mse", "nll", "beta_nll"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,10 @@ class LossConfig:
     pairing: HingePairing = "sentence"
     """Which dot product a query's own is held against: "sentence", each query against the other
     tasks' sentences; "query", each sentence against the other tasks' queries, as printed."""
-    control_loss: ControlLoss = "mse"
-    """Squared error of the mean, of a reparameterised sample, or negative log-likelihood."""
+    control_loss: ControlLoss = "beta_nll"
+    """"mse", squared error of the mean, where only the entropy term trains sigma, up to its bound;
+    "sampled_mse", of a reparameterised sample; "nll", negative log-likelihood; "beta_nll", the same
+    weighted so that the mean learns as with "mse" and sigma learns the error that is left."""
     embedding_weight: float = 1.0
     """lambda_emb, of the margin loss."""
     support_weight: float = 1.0
@@ -47,9 +49,9 @@ class LossConfig:
     def __post_init__(self) -> None:
         if self.pairing not in ("sentence", "query"):
             raise ValueError(f"pairing is {self.pairing!r}, expected 'sentence' or 'query'.")
-        if self.control_loss not in ("mse", "sampled_mse", "nll"):
+        if self.control_loss not in get_args(ControlLoss):
             raise ValueError(
-                f"control_loss is {self.control_loss!r}, expected 'mse', 'sampled_mse' or 'nll'."
+                f"control_loss is {self.control_loss!r}, expected one of {get_args(ControlLoss)}."
             )
 
 
@@ -95,6 +97,10 @@ def control_error(
 ) -> th.Tensor:
     """Behavioural cloning error, summed over actions: (..., A) -> (...).
 
+    "beta_nll" is Seitzer et al. (2022), "On the pitfalls of heteroscedastic uncertainty
+    estimation", equation 5, with beta 1 and twice as large: its gradient for the mean is that of
+    the squared error.
+
     Args:
         kind: See `LossConfig`.
         mean: Means of the Gaussians.
@@ -107,7 +113,10 @@ def control_error(
     if kind == "sampled_mse":
         return (mean + log_std.exp() * noise - acts).square().sum(dim=-1)
     scaled = (acts - mean) * (-log_std).exp()
-    return (0.5 * scaled.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(dim=-1)
+    nll = 0.5 * scaled.square() + log_std + 0.5 * math.log(2 * math.pi)
+    if kind == "beta_nll":
+        nll = 2 * (2 * log_std).exp().detach() * nll
+    return nll.sum(dim=-1)
 
 
 def retrieval_accuracy(sentences: th.Tensor, queries: th.Tensor) -> th.Tensor:
@@ -191,7 +200,7 @@ class TaskLoss:
         support_loss, query_loss = errors[:, :n_support].mean(), errors[:, n_support:].mean()
         attention_loss = self._attention_loss(policy, embedding, control, obs)
         entropy = gaussian_entropy(control.log_std).mean()
-        l2_loss = self._l2_loss(policy)
+        l2_loss = l2_penalty(policy, self.l2_weight)
         return Metrics(
             loss=config.embedding_weight * embedding_loss
             + config.support_weight * support_loss
@@ -230,11 +239,59 @@ class TaskLoss:
             total = total + attention_cross_entropy(embedding.attention, targets)
         return total
 
-    def _l2_loss(self, policy: TaskConditionedPolicy) -> th.Tensor:
-        if self.l2_weight == 0:
-            return next(policy.parameters()).new_zeros(())
-        squares = [parameter.square().sum() for parameter in policy.parameters()]
-        return self.l2_weight * th.stack(squares).sum() / 2
+
+@dataclasses.dataclass(frozen=True)
+class ControlMetrics:
+    """What one evaluation of the loss on single transitions says; scalars."""
+
+    loss: th.Tensor
+    control_loss: th.Tensor
+    entropy: th.Tensor
+    mean_sigma: th.Tensor
+    l2_loss: th.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class TransitionLoss:
+    """L = L_ctr - ent_weight H on single transitions: they train control, not the embedding."""
+
+    config: LossConfig
+    ent_weight: float
+    l2_weight: float
+
+    def __call__(
+        self, policy: TaskConditionedPolicy, obs: Mapping[str, Any], acts: th.Tensor
+    ) -> ControlMetrics:
+        """Evaluates the loss on a batch of `TransitionBatches`, as tensors."""
+        sentence = None
+        if "task" in obs:  # told by demonstrations, else by the observation itself
+            each = policy.embed(obs["first"], obs["last"]).sentences
+            sums = each.new_zeros(int(obs["task"].max()) + 1, each.shape[-1])
+            sums = sums.index_add(0, obs["task_of_demo"], each)
+            sentence = F.normalize(sums, dim=-1)[obs["task"]]
+        control = policy.control(obs["obs"], sentence)
+        acts = acts.to(control.mean)
+        noise = th.randn_like(control.mean)
+        error = control_error(
+            self.config.control_loss, control.mean, control.log_std, acts, noise
+        ).mean()
+        entropy = gaussian_entropy(control.log_std).mean()
+        l2_loss = l2_penalty(policy, self.l2_weight)
+        return ControlMetrics(
+            loss=error - self.ent_weight * entropy + l2_loss,
+            control_loss=error,
+            entropy=entropy,
+            mean_sigma=control.log_std.exp().mean(),
+            l2_loss=l2_loss,
+        )
+
+
+def l2_penalty(policy: TaskConditionedPolicy, weight: float) -> th.Tensor:
+    """Half the sum of the squared parameters, weighted, as `bc.BC` has it; a scalar."""
+    if weight == 0:
+        return next(policy.parameters()).new_zeros(())
+    squares = [parameter.square().sum() for parameter in policy.parameters()]
+    return weight * th.stack(squares).sum() / 2
 
 
 def _map(function: Callable[[th.Tensor], th.Tensor], tree: Any) -> Any:

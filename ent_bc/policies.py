@@ -15,8 +15,6 @@ from torch import nn
 
 from ent_bc.embedding import AttentionEncoder, Embedding, MlpEncoder, SlotEncoder, TiledEncoder
 from ent_bc.extractors import (
-    NO_SENTENCE,
-    SENTENCE_KEY,
     Architecture,
     AttentionExtractor,
     Features,
@@ -25,6 +23,7 @@ from ent_bc.extractors import (
     TaskFeaturesExtractor,
 )
 from ent_bc.layers import mlp
+from ent_bc.observations import NO_SENTENCE, SENTENCE_KEY
 
 LOG_STD_BOUNDS = (-5.0, 2.0)
 SQUASH_MARGIN = 1.025  # the squashed mean reaches a little beyond the bounds, which are often hit
@@ -48,19 +47,36 @@ class Control:
 class TaskConditionedPolicy(ActorCriticPolicy):
     """A Stable-Baselines3 policy that is told the task by a sentence.
 
+    The actor is one network from the features on; the critic, for trainers that need one, has its
+    own and learns nothing into the features.
+
     Args:
         observation_space: Box (a state, or an image H x W x C or C x H x W), or Dict of an image,
             vectors and, where stock trainers are to know the task, "sentence".
         action_space: Box with finite bounds.
         lr_schedule: As in SB3.
+        use_sde: As in SB3, and not supported.
         architecture: "attention", or "tiled", the paper's net exactly.
         sentence_dim: Length of a sentence; the paper's 20.
         slots: Layout of a flat state observation; needed for "attention" on states.
         crop_top: Fraction of the image's height that is cut off at the top.
+        dict_space: The Dict that observations were before Gymnasium's ``FlattenObservation``.
         blind: The control network gets the same sentence whatever was shown: a baseline, for a
             policy that does not listen to the demonstration.
-        net_arch: Widths of the control head; default 3 x 256 for "attention", 3 x 200 for "tiled".
-        **kwargs: `ActorCriticPolicy`'s.
+        net_arch: Widths of the control head, or ``{"pi": ..., "vf": ...}`` with the critic's;
+            default 3 x 256 for "attention", 3 x 200 for "tiled".
+        activation_fn: Activations of these two.
+        log_std_init: Logarithm of sigma before training.
+        features_extractor_class: `TaskFeaturesExtractor` or a subclass.
+        features_extractor_kwargs: More arguments for it.
+        optimizer_class: As in SB3.
+        optimizer_kwargs: As in SB3.
+
+    Attributes:
+        options: What constructs such a policy again: `policy_kwargs` for SB3's trainers.
+
+    Raises:
+        ValueError: An option is out of range, or does not fit the spaces.
     """
 
     features_extractor: TaskFeaturesExtractor
@@ -76,49 +92,66 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         action_space: spaces.Space[Any],
         lr_schedule: Callable[[float], float],
         *,
+        use_sde: bool = False,
         architecture: Architecture = "attention",
         sentence_dim: int = 20,
         slots: SlotLayout | Mapping[str, int] | None = None,
         crop_top: float = 0.0,
+        dict_space: spaces.Dict | None = None,
         blind: bool = False,
-        net_arch: Sequence[int] | None = None,
-        **kwargs: Any,
+        net_arch: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.ELU,
+        log_std_init: float = 0.0,
+        features_extractor_class: type[TaskFeaturesExtractor] = TaskFeaturesExtractor,
+        features_extractor_kwargs: Mapping[str, Any] | None = None,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
+        if use_sde:
+            raise ValueError("use_sde is True, expected False: sigma is a network's output here.")
         if architecture not in ("tiled", "attention"):
             raise ValueError(f"architecture is {architecture!r}, expected 'tiled' or 'attention'.")
         if not isinstance(action_space, spaces.Box) or not action_space.is_bounded():
             raise ValueError(f"The action space is {action_space}, expected a bounded Box.")
+        if not issubclass(features_extractor_class, TaskFeaturesExtractor):
+            raise ValueError(
+                f"features_extractor_class is {features_extractor_class.__name__}, expected "
+                "TaskFeaturesExtractor or a subclass: it is told the sentence."
+            )
         self.architecture = architecture
         self.sentence_dim = sentence_dim
         self.blind = blind
-        if isinstance(slots, Mapping):
-            slots = SlotLayout(**slots)
-        default_widths = [256] * 3 if architecture == "attention" else [200] * 3
+        if isinstance(slots, SlotLayout):
+            slots = dataclasses.asdict(slots)
         self.options: dict[str, Any] = {
-            "architecture": architecture,
-            "sentence_dim": sentence_dim,
-            "slots": None if slots is None else dataclasses.asdict(slots),
-            "crop_top": crop_top,
-            "blind": blind,
-            "net_arch": list(net_arch or default_widths),
-        }
-        extractor_kwargs = {
             "architecture": architecture,
             "sentence_dim": sentence_dim,
             "slots": slots,
             "crop_top": crop_top,
+            "dict_space": dict_space,
+            "blind": blind,
+            "net_arch": _widths(net_arch, [256] * 3 if architecture == "attention" else [200] * 3),
+            "activation_fn": activation_fn,
+            "log_std_init": log_std_init,
+            "features_extractor_class": features_extractor_class,
+            "features_extractor_kwargs": dict(features_extractor_kwargs or {}),
         }
+        of_extractor = ("architecture", "sentence_dim", "slots", "crop_top", "dict_space")
         super().__init__(
             observation_space,
             action_space,
             lr_schedule,
-            **{
-                "net_arch": self.options["net_arch"],
-                "features_extractor_class": TaskFeaturesExtractor,
-                "features_extractor_kwargs": extractor_kwargs,
-                "normalize_images": False,  # the extractor does it, once
-                **kwargs,
+            net_arch=self.options["net_arch"],
+            activation_fn=activation_fn,
+            log_std_init=log_std_init,
+            features_extractor_class=features_extractor_class,
+            features_extractor_kwargs={
+                **{key: self.options[key] for key in of_extractor},
+                **self.options["features_extractor_kwargs"],
             },
+            normalize_images=False,  # the extractor does it, once
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=dict(optimizer_kwargs or {}),
         )
 
     def embed(self, first: Any, last: Any) -> Embedding:
@@ -145,36 +178,32 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         Raises:
             ValueError: There is no sentence.
         """
-        features = self._attend(obs, sentence)
-        latent = self.mlp_extractor(features.latent)
-        log_std = self.log_std_net(latent).clamp(*LOG_STD_BOUNDS)
-        return Control(self._mean(latent, features.latent), log_std, features.attention)
+        return self._control(self._attend(obs, sentence))
 
     def forward(
         self, obs: Any, deterministic: bool = False
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
         """Actions, values and log-probabilities of the actions, as in SB3."""
-        distribution = self.get_distribution(obs)
+        features = self._attend(obs)
+        distribution = self._distribution(self._control(features))
         actions = distribution.get_actions(deterministic=deterministic)
-        return actions, self.predict_values(obs), distribution.log_prob(actions)
+        return actions, self._values(features), distribution.log_prob(actions)
 
     def evaluate_actions(
         self, obs: Any, actions: th.Tensor
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         """Values, log-probabilities and entropies (never None), as in SB3."""
-        distribution = self.get_distribution(obs)
-        values = self.predict_values(obs)
-        return values, distribution.log_prob(actions), distribution.entropy()
+        features = self._attend(obs)
+        distribution = self._distribution(self._control(features))
+        return self._values(features), distribution.log_prob(actions), distribution.entropy()
 
     def get_distribution(self, obs: Any) -> DiagGaussianDistribution:
         """The Gaussian over actions as SB3's distribution; sigma depends on the observation."""
-        control = self.control(obs)
-        assert isinstance(self.action_dist, DiagGaussianDistribution)
-        return self.action_dist.proba_distribution(control.mean, control.log_std)
+        return self._distribution(self.control(obs))
 
     def predict_values(self, obs: Any) -> th.Tensor:
         """Values (N, 1), for trainers that need a critic."""
-        return self.value_net(self._attend(obs).latent)
+        return self._values(self._attend(obs))
 
     def predict(
         self,
@@ -205,9 +234,8 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         was_training = self.training
         self.set_training_mode(False)
         with th.no_grad():
-            control = self.control(obs, sentence)
-            dist = self.action_dist.proba_distribution(control.mean, control.log_std)
-            actions = dist.get_actions(deterministic=deterministic).cpu().numpy()
+            distribution = self._distribution(self.control(obs, sentence))
+            actions = distribution.get_actions(deterministic=deterministic).cpu().numpy()
         self.set_training_mode(was_training)
         actions = np.clip(actions, self.action_space.low, self.action_space.high)
         return (actions if vectorised else actions[0]), state
@@ -244,6 +272,18 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         tensor = th.as_tensor(array, device=self.device)
         return tensor.expand(n_envs, -1)
 
+    def _control(self, features: Features) -> Control:
+        latent = self.mlp_extractor(features.latent)
+        log_std = self.log_std_net(latent).clamp(*LOG_STD_BOUNDS)
+        return Control(self._mean(latent, features.latent), log_std, features.attention)
+
+    def _distribution(self, control: Control) -> DiagGaussianDistribution:
+        assert isinstance(self.action_dist, DiagGaussianDistribution)
+        return self.action_dist.proba_distribution(control.mean, control.log_std)
+
+    def _values(self, features: Features) -> th.Tensor:
+        return self.value_net(features.latent.detach())
+
     def _mean(self, latent: th.Tensor, features: th.Tensor) -> th.Tensor:
         raw = self.action_net(latent)
         if self.architecture == "tiled":
@@ -254,22 +294,23 @@ class TaskConditionedPolicy(ActorCriticPolicy):
     def _build(self, lr_schedule: Callable[[float], float]) -> None:
         """Called by SB3's constructor, after the features extractor is made."""
         extractor = self.features_extractor
-        assert isinstance(self.net_arch, list)
+        widths = self.options["net_arch"]
         self.encoder = self._make_encoder()
-        self.mlp_extractor = mlp(extractor.features_dim, self.net_arch)
+        self.mlp_extractor = mlp(extractor.features_dim, widths["pi"], self.activation_fn)
         n_actions = int(np.prod(self.action_space.shape or ()))
-        width = self.net_arch[-1]
-        self.action_net = nn.Linear(width, n_actions)
-        self.log_std_net = nn.Linear(width, n_actions)
+        n_latent = ([extractor.features_dim] + widths["pi"])[-1]
+        self.action_net = nn.Linear(n_latent, n_actions)
+        self.log_std_net = nn.Linear(n_latent, n_actions)
         nn.init.zeros_(self.log_std_net.weight)
-        nn.init.zeros_(self.log_std_net.bias)
+        nn.init.constant_(self.log_std_net.bias, self.log_std_init)
         if self.architecture == "attention":
             self.linear_net = nn.Linear(extractor.features_dim, n_actions)
             low, high = (th.as_tensor(b) for b in (self.action_space.low, self.action_space.high))
             self.register_buffer("action_centre", (low + high) / 2)
             self.register_buffer("action_scale", (high - low) / 2)
+        n_latent = ([extractor.features_dim] + widths["vf"])[-1]
         self.value_net = nn.Sequential(
-            mlp(extractor.features_dim, self.net_arch), nn.Linear(width, 1)
+            mlp(extractor.features_dim, widths["vf"], self.activation_fn), nn.Linear(n_latent, 1)
         )
         arguments = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(self.parameters(), **arguments)
@@ -292,3 +333,13 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         if extractor.image_shape is not None:
             return TiledEncoder(extractor.image_shape, self.sentence_dim)
         return MlpEncoder(extractor.vector_dim, self.sentence_dim)
+
+
+def _widths(
+    net_arch: Sequence[int] | Mapping[str, Sequence[int]] | None, default: Sequence[int]
+) -> dict[str, list[int]]:
+    """SB3's two ways to say the widths of actor and critic, as one."""
+    if isinstance(net_arch, Mapping):
+        return {key: list(net_arch.get(key, [])) for key in ("pi", "vf")}
+    widths = default if net_arch is None else net_arch
+    return {"pi": list(widths), "vf": list(widths)}

@@ -79,7 +79,11 @@ PRESETS = {
         image_size=125,
         policy_kwargs={"architecture": "tiled"},
         losses=LossConfig(
-            pairing="query", support_weight=0.1, query_weight=0.1, attention_weight=0.0
+            pairing="query",
+            control_loss="mse",
+            support_weight=0.1,
+            query_weight=0.1,
+            attention_weight=0.0,
         ),
         batches=BatchConfig(n_support=5, n_query=5, n_steps=1, early=0.0),
         batch_size=100,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,12 @@ import safetensors
 import torch as th
 from gymnasium import spaces
 from safetensors.torch import save_file
+from torch import nn
 
 from ent_bc.batches import BatchConfig
+from ent_bc.extractors import TaskFeaturesExtractor
 from ent_bc.losses import LossConfig
+from ent_bc.policies import TaskConditionedPolicy
 from ent_bc.schedule import ScheduleConfig
 
 if TYPE_CHECKING:
@@ -36,7 +40,8 @@ def save(model: EntBC, path: Path) -> None:
         "format_version": FORMAT_VERSION,
         "observation_space": space_to_dict(model.observation_space),
         "action_space": space_to_dict(model.action_space),
-        "policy_kwargs": {**model.policy_kwargs, **model.policy.options},
+        "policy_class": _name(type(model.policy)),
+        "policy_kwargs": _to_json(model.policy.options),
         "losses": dataclasses.asdict(model.losses),
         "batches": dataclasses.asdict(model.batches),
         "schedule": dataclasses.asdict(model.schedule),
@@ -67,10 +72,13 @@ def load(cls: type[EntBC], path: Path, **kwargs: Any) -> EntBC:
     header, tensors = _read(path)
     optimizer_cls = getattr(th.optim, header["optimizer"])
     demonstrations = kwargs.pop("demonstrations", None)
+    policy_kwargs = _from_json(header["policy_kwargs"], kwargs.pop("policy_kwargs", None) or {})
+    if "policy" not in kwargs and "policy_class" in header:
+        kwargs["policy"] = _find_class(header["policy_class"], "policy=...")
     arguments = {
         "observation_space": space_from_dict(header["observation_space"]),
         "action_space": space_from_dict(header["action_space"]),
-        "policy_kwargs": header["policy_kwargs"],
+        "policy_kwargs": policy_kwargs,
         "losses": LossConfig(**header["losses"]),
         "batches": BatchConfig(**header["batches"]),
         "schedule": ScheduleConfig(**header["schedule"]),
@@ -119,6 +127,42 @@ def space_from_dict(record: dict[str, Any]) -> spaces.Space[Any]:
         for bound in ("low", "high")
     )
     return spaces.Box(low, high, tuple(record["shape"]), dtype.type)
+
+
+def _to_json(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The policy's options; classes go by their names, and ours need none."""
+    record = dict(policy_kwargs)
+    if record["dict_space"] is not None:
+        record["dict_space"] = space_to_dict(record["dict_space"])
+    for key in ("activation_fn", "features_extractor_class"):
+        record[key] = _name(record[key])
+    return record
+
+
+def _from_json(record: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `_to_json`; a class that is not ours or torch's must be ``given`` again."""
+    policy_kwargs = {**record, **given}
+    if "dict_space" not in given and record.get("dict_space") is not None:
+        policy_kwargs["dict_space"] = space_from_dict(record["dict_space"])
+    for key in ("activation_fn", "features_extractor_class"):
+        if key in record and key not in given:
+            policy_kwargs[key] = _find_class(record[key], f"policy_kwargs={{{key!r}: ...}}")
+    return policy_kwargs
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _find_class(name: str, argument: str) -> type:
+    """A class by its name, of ours and torch's alone: a model file does not decide what runs."""
+    for known in (TaskConditionedPolicy, TaskFeaturesExtractor):
+        if name == _name(known):
+            return known
+    short = name.rpartition(".")[2]
+    if name.startswith("torch.nn.") and hasattr(nn, short):
+        return getattr(nn, short)
+    raise ValueError(f"The model was saved with {name}: pass it again, load(path, {argument}).")
 
 
 def _bound_to_json(bound: np.ndarray) -> Any:

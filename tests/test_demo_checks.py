@@ -55,6 +55,7 @@ def test_demonstrations_need_no_sentence_where_the_policy_is_told_one() -> None:
     check_demonstrations(make_demonstrations("pixels_agent_pos"), told, ACTION_SPACE)
 
 
+CHW_SPACE = spaces.Box(0, 255, (3, IMAGE_SIZE, IMAGE_SIZE), np.uint8)
 STATE, PIXELS, BOTH = (make_demonstrations(obs_type, n_pairs=1)[0] for obs_type in SPACES)
 NAN_OBS, NAN_ACTS = STATE.obs.copy(), STATE.acts.copy()
 NAN_OBS[5, 3] = NAN_ACTS[2, 1] = np.nan
@@ -184,13 +185,35 @@ def test_of_a_state_demonstration_the_first_and_the_last_state_are_read() -> Non
     assert np.array_equal(last, STATE.obs[[-1, 3]])
 
 
-def test_a_vector_dict_without_an_image_has_no_video() -> None:
-    with pytest.raises(ValueError, match="has no image: a sentence is made from an image"):
-        end_observations([BOTH], spaces.Dict({"agent_pos": AGENT_SPACE}))
+def test_of_a_dict_without_an_image_all_vectors_are_read() -> None:
+    space = spaces.Dict({"agent_pos": AGENT_SPACE, "sentence": SENTENCE_SPACE})
+    for demo in (BOTH, BOTH.obs["agent_pos"]):
+        first, last = end_observations([demo], space)
+        assert set(first) == set(last) == {"agent_pos"}
+        assert np.array_equal(last["agent_pos"], BOTH.obs["agent_pos"][[-1]])
+
+
+def test_a_dict_of_sentences_alone_has_nothing_to_be_read() -> None:
+    with pytest.raises(ValueError, match="nothing to make a sentence from: expected an image"):
+        end_observations([BOTH], spaces.Dict({"sentence": SENTENCE_SPACE}))
+
+
+@pytest.mark.parametrize("space", [PIXELS_SPACE, CHW_SPACE])
+def test_frames_may_be_in_either_order_of_axes(space: spaces.Box) -> None:
+    frames = BOTH.obs["pixels"]
+    for given in (frames, frames.transpose(0, 3, 1, 2)):
+        first, _ = end_observations([given], space)
+        assert np.array_equal(first[0], given[0])
+
+
+def test_two_vectors_cannot_come_as_one_array() -> None:
+    space = spaces.Dict({"agent_pos": AGENT_SPACE, "goal": AGENT_SPACE})
+    with pytest.raises(ValueError, match=r"is a bare array, expected observations \['agent_pos', "):
+        end_observations([BOTH.obs["agent_pos"]], space)
 
 
 def test_a_dict_without_the_image_is_named() -> None:
-    with pytest.raises(ValueError, match=r"has observations \['agent_pos'\], expected 'pixels'"):
+    with pytest.raises(ValueError, match=r"has observations \['agent_pos'\], expected"):
         end_observations([replace(BOTH, obs={"agent_pos": BOTH.obs["agent_pos"]})], DICT_SPACE)
 
 

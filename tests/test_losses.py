@@ -29,7 +29,7 @@ from ent_bc.losses import (
 EAST, NORTH, WEST = (th.tensor(v) for v in ([1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]))
 SLANTED = th.tensor([0.6, 0.8])
 PAIRINGS: tuple[HingePairing, ...] = ("sentence", "query")
-KINDS: tuple[ControlLoss, ...] = ("mse", "sampled_mse", "nll")
+KINDS: tuple[ControlLoss, ...] = ("mse", "sampled_mse", "nll", "beta_nll")
 
 
 def random_units(*shape: int, seed: int = 0) -> th.Tensor:
@@ -107,6 +107,7 @@ def test_control_error(kind: ControlLoss) -> None:
         "mse": ((mean - acts) ** 2).sum(-1),
         "sampled_mse": ((normal.icdf(Normal(0.0, 1.0).cdf(noise)) - acts) ** 2).sum(-1),
         "nll": -Independent(normal, 1).log_prob(acts),
+        "beta_nll": -(2 * normal.variance * normal.log_prob(acts)).sum(-1),
     }[kind]
     error = control_error(kind, mean, log_std, acts, noise)
     th.testing.assert_close(error, expected, rtol=1e-3, atol=1e-3)
@@ -116,7 +117,7 @@ def test_control_error(kind: ControlLoss) -> None:
 def test_unknown_options_are_named() -> None:
     with pytest.raises(ValueError, match="pairing is 'both', expected 'sentence' or 'query'"):
         LossConfig(pairing="both")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="control_loss is 'mae', expected 'mse', 'sampled_mse'"):
+    with pytest.raises(ValueError, match="control_loss is 'mae', expected one of .'mse', 's"):
         LossConfig(control_loss="mae")  # type: ignore[arg-type]
 
 
@@ -136,13 +137,24 @@ def test_on_a_sample_sigma_settles_where_theory_says(ent_weight: float, weight: 
     th.testing.assert_close((2 * log_std).exp().detach(), expected, rtol=0.1, atol=0)
 
 
-def test_likelihood_finds_the_noise_of_the_data() -> None:
+def test_with_beta_nll_the_mean_learns_as_from_its_squared_error() -> None:
+    mean, log_std, acts, noise = th.randn(4, 6, 7, generator=th.Generator().manual_seed(0))
+    gradients = []
+    for kind in ("mse", "beta_nll"):
+        leaf = mean.clone().requires_grad_()
+        control_error(kind, leaf, log_std, acts, noise).sum().backward()
+        gradients.append(leaf.grad)
+    th.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("kind", ["nll", "beta_nll"])
+def test_likelihood_finds_the_noise_of_the_data(kind: ControlLoss) -> None:
     log_std = th.zeros(1, requires_grad=True)
     optimizer = th.optim.Adam([log_std], lr=0.05)
     acts = 0.3 * th.randn(4096, 1, generator=th.Generator().manual_seed(0))
     for _ in range(150):
         optimizer.zero_grad()
-        control_error("nll", th.zeros(1), log_std, acts, th.zeros(1)).mean().backward()
+        control_error(kind, th.zeros(1), log_std, acts, th.zeros(1)).mean().backward()
         optimizer.step()
     assert log_std.exp().item() == pytest.approx(0.3, rel=0.1)
 
