@@ -18,6 +18,10 @@ from ent_bc.observations import SENTENCE_KEY
 class Embedder(Protocol):
     """What makes sentences: `EntBC`, or anything with its `embed` and its policy's dimension."""
 
+    @property
+    def policy(self) -> Any:
+        """Something with ``sentence_dim``."""
+
     def embed(self, demonstrations: Any) -> np.ndarray:
         """See `EntBC.embed`."""
 
@@ -176,7 +180,7 @@ class _Demonstrations:
         return [self._recorded[int(index)] for index in chosen]
 
 
-def _sentence_dim(model: Any) -> int:
+def _sentence_dim(model: Embedder) -> int:
     return int(model.policy.sentence_dim)
 
 
