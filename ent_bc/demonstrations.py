@@ -149,7 +149,8 @@ def group_by_task(demonstrations: Sequence[DemonstrationLike]) -> dict[str, list
         infos = demonstrations[index].infos
         if infos is None or len(infos) == 0 or "task_id" not in infos[0]:
             raise ValueError(
-                f"Demonstration {index} does not say its task: expected 'task_id' in its infos."
+                f"Demonstration {index} does not say its task: expected 'task_id' in its infos "
+                "(imitation's rollout.rollout keeps them with exclude_infos=False)."
             )
         of_task.setdefault(str(infos[0]["task_id"]), []).append(index)
     return of_task
