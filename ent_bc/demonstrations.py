@@ -181,7 +181,11 @@ def _check_obs(obs: Any, space: spaces.Space[Any], name: str) -> None:
     if not isinstance(space, spaces.Dict):
         _check_array(obs, space, name)
         return
-    missing = set(space.spaces) - {SENTENCE_KEY} - set(obs if isinstance(obs, Mapping) else ())
+    expected = set(space.spaces) - {SENTENCE_KEY}
+    if len(expected) == 1 and not isinstance(obs, Mapping):
+        _check_array(obs, space.spaces[expected.pop()], name)
+        return
+    missing = expected - set(obs if isinstance(obs, Mapping) else ())
     if missing:
         raise ValueError(f"{name} has no observation {sorted(missing)}, expected {space}.")
     for key, part in space.spaces.items():
