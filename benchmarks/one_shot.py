@@ -20,11 +20,10 @@ from ent_bc.cli import (
     Train,
     collect_demonstrations,
     console,
+    demonstrations_for,
     evaluate,
     train,
 )
-from ent_bc.presets import PRESETS
-from meta_pusher_env.dataset_layout import CollectConfig
 
 MEASURES = {
     "shown": ("own_1shot", "shown"),
@@ -60,21 +59,13 @@ class Benchmark:
 def main() -> None:
     """Entry point."""
     command = tyro.cli(Benchmark, description=__doc__)
-    preset = PRESETS[command.preset]
     data = command.out / "demonstrations"
-    config = CollectConfig(
-        n_tasks=command.n_tasks,
-        demos_per_task=command.demos_per_task,
-        obs_type=preset.obs_type,
-        image_size=preset.image_size,
-    )
+    config = demonstrations_for(command.preset, command.n_tasks, command.demos_per_task)
     collect_demonstrations(data, config)
     results: dict[int, dict[str, Any]] = {}
     for seed in command.seeds:
         folder = command.out / f"seed-{seed}"
-        model = folder / "model.safetensors"
-        if not model.exists():
-            train(Train(data, folder, command.preset, command.n_batches, seed))
+        model = train(Train(data, folder, command.preset, command.n_batches, seed))
         results[seed] = evaluate(
             Evaluate(
                 model,

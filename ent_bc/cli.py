@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import json
@@ -27,6 +26,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ent_bc import video
+from ent_bc.curves import join_logs, set_log_aside
 from ent_bc.ent_bc import EntBC
 from ent_bc.evaluation import ENV_ID, TRIAL_SEEDS, EvaluationConfig, Trial, evaluate_file
 from ent_bc.presets import PRESETS
@@ -162,8 +162,19 @@ def collect_demonstrations(out: Path, config: Any, n_workers: int | None = None)
     )
 
 
+def demonstrations_for(preset_name: PresetName, n_tasks: int, demos_per_task: int) -> CollectConfig:
+    """What a preset learns from."""
+    preset = PRESETS[preset_name]
+    return CollectConfig(
+        n_tasks=n_tasks,
+        demos_per_task=demos_per_task,
+        obs_type=preset.obs_type,
+        image_size=preset.image_size,
+    )
+
+
 def train(command: Train) -> Path:
-    """``ent-bc train``; returns the model's file."""
+    """``ent-bc train``; returns the model's file, which may be there already."""
     preset = PRESETS[command.preset]
     n_batches = command.n_batches or preset.n_batches
     path, checkpoint = (command.out / f"{n}.safetensors" for n in ("model", "checkpoint"))
@@ -175,13 +186,18 @@ def train(command: Train) -> Path:
             f"{preset.obs_type}, or take another preset."
         )
     arguments = preset.arguments(n_batches)
-    if command.blind:
-        arguments["policy_kwargs"] = {**arguments["policy_kwargs"], "blind": True}
+    arguments["policy_kwargs"] = {**arguments["policy_kwargs"], "blind": command.blind}
+    if path.exists():
+        trained = EntBC.load(path, device="cpu")
+        _check_same_run(path, trained, command.seed, arguments, trained.num_timesteps, n_batches)
+        return path
     env = gym.make(ENV_ID, obs_type=data.config.obs_type, image_size=data.config.image_size)
     log = command.out / "log"
     if checkpoint.exists():
-        earlier = _set_log_aside(log)
+        earlier = set_log_aside(log)
         model = EntBC.load(checkpoint, env=env, device=command.device, tensorboard_log=log)
+        horizon = arguments["schedule"].horizon
+        _check_same_run(checkpoint, model, command.seed, arguments, model.schedule.horizon, horizon)
         console.print(f"Going on from step {model.num_timesteps} of {checkpoint}")
     else:
         earlier = []
@@ -199,10 +215,36 @@ def train(command: Train) -> Path:
         n_batches=n_batches - model.num_timesteps, on_batch_end=save_checkpoint, log_interval=50
     )
     model.save(path)
-    _join_logs(log, earlier)
+    join_logs(log, earlier)
     checkpoint.unlink(missing_ok=True)
     console.print(f"{path}: {n_batches} steps, {time.perf_counter() - start:.0f} s in this run")
     return path
+
+
+def _check_same_run(
+    path: Path,
+    model: EntBC,
+    seed: int,
+    arguments: dict[str, Any],
+    n_batches: int | None,
+    n_asked: int | None,
+) -> None:
+    """Raises a ValueError if a saved model is not of the run that is asked for."""
+    policy_kwargs = {key: model.policy.options[key] for key in arguments["policy_kwargs"]}
+    pairs = {
+        "seed": (model.seed, seed),
+        "n_batches": (n_batches, n_asked),
+        "policy_kwargs": (policy_kwargs, arguments["policy_kwargs"]),
+        "losses": (model.losses, arguments["losses"]),
+        "batches": (model.batches, arguments["batches"]),
+        "batch_size": (model.batch_size, arguments["batch_size"]),
+    }
+    for name, (found, asked) in pairs.items():
+        if found != asked:
+            raise ValueError(
+                f"{path} was trained with {name} {found}, and {asked} is asked for: choose "
+                "another --out, or delete it."
+            )
 
 
 def evaluate(command: Evaluate) -> dict[str, Any]:
@@ -249,28 +291,14 @@ def evaluate(command: Evaluate) -> dict[str, Any]:
 
 def quickstart(command: Quickstart) -> None:
     """``ent-bc quickstart``, which is ``make quickstart``."""
-    preset = PRESETS["pixels"]
     data = command.out / "demonstrations"
     start = time.perf_counter()
     console.rule("1/3  Tasks and demonstrations")
-    config = CollectConfig(
-        n_tasks=command.n_tasks,
-        demos_per_task=command.demos_per_task,
-        obs_type=preset.obs_type,
-        image_size=preset.image_size,
-    )
+    config = demonstrations_for("pixels", command.n_tasks, command.demos_per_task)
     collect_demonstrations(data, config)
     console.rule("2/3  Training")
-    model = command.out / "model" / "model.safetensors"
-    if model.exists():
-        trained_with = EntBC.load(model, device="cpu").seed
-        if trained_with != command.seed:
-            raise ValueError(
-                f"{model} was trained with seed {trained_with}, and {command.seed} is asked for: "
-                "choose another --out."
-            )
-    else:
-        train(Train(data, model.parent, n_batches=command.n_batches, seed=command.seed))
+    out = command.out / "model"
+    model = train(Train(data, out, n_batches=command.n_batches, seed=command.seed))
     console.rule("3/3  One-shot evaluation on objects that were never seen")
     evaluate(
         Evaluate(
@@ -281,32 +309,6 @@ def quickstart(command: Quickstart) -> None:
         )
     )
     console.print(f"The whole way took {(time.perf_counter() - start) / 60:.1f} minutes")
-
-
-def _set_log_aside(log: Path) -> list[Path]:
-    """Keeps the killed run's curves, for a logger begins its file anew; all parts, in order."""
-    parts = sorted(log.glob("part-*.csv"))
-    current = log / "progress.csv"
-    if current.exists():
-        parts.append(current.rename(log / f"part-{len(parts):03d}.csv"))
-    return parts
-
-
-def _join_logs(log: Path, earlier: list[Path]) -> None:
-    """One file of curves from a run in parts; steps that were run again count once."""
-    if not earlier:
-        return
-    rows: dict[float, dict[str, str]] = {}
-    for part in (*earlier, log / "progress.csv"):
-        with open(part, newline="", encoding="utf-8") as file:
-            rows |= {float(row["time/steps"]): row for row in csv.DictReader(file)}
-    columns = sorted({key for row in rows.values() for key in row})
-    with open(log / "progress.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows[step] for step in sorted(rows))
-    for part in earlier:
-        part.unlink()
 
 
 def _evaluation_config(command: Evaluate, model: EntBC) -> EvaluationConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,11 +10,9 @@ import pytest
 
 from ent_bc.cli import (
     Evaluate,
-    Quickstart,
     Train,
     collect_demonstrations,
     evaluate,
-    quickstart,
     train,
 )
 from ent_bc.ent_bc import EntBC
@@ -86,9 +85,20 @@ def test_bad_commands_are_named(data: Path, model: Path, tmp_path: Path) -> None
         evaluate(Evaluate(model, tmp_path, conditions=("other",)))
 
 
-def test_the_quickstart_does_not_pass_off_another_seeds_model(model: Path, tmp_path: Path) -> None:
-    trained = tmp_path / "model" / "model.safetensors"
-    trained.parent.mkdir()
-    trained.write_bytes(model.read_bytes())
-    with pytest.raises(ValueError, match="was trained with seed 0, and 1 is asked for"):
-        quickstart(Quickstart(tmp_path, n_tasks=2, demos_per_task=2, seed=1))
+OTHER_RUNS = {
+    "with seed 0, and 1 is asked for": {"seed": 1},
+    "with n_batches 6, and 8 is asked for": {"n_batches": 8},
+    "with policy_kwargs .*False.*True.* is asked for: choose another --out": {"blind": True},
+}
+
+
+@pytest.mark.parametrize("message", OTHER_RUNS)
+@pytest.mark.parametrize("name", ["model", "checkpoint"])
+def test_a_run_does_not_pass_off_another_ones_model(
+    name: str, message: str, data: Path, model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / f"{name}.safetensors").write_bytes(model.read_bytes())
+    same = Train(data, tmp_path, "state", n_batches=6)
+    with pytest.raises(ValueError, match=message):
+        train(dataclasses.replace(same, **OTHER_RUNS[message]))
+    assert train(same).read_bytes() == model.read_bytes()  # it is there already
