@@ -1,7 +1,7 @@
 """Measures the scripted expert, before any filtering: ``python benchmarks/expert.py``.
 
-Episodes are spread over the tasks of all three splits; placement ``i`` is drawn with seed
-``--seed + i``, so a run can be repeated exactly.
+Episodes are spread over the tasks of all three splits, or of ``--mil FOLDER``; placement ``i`` is
+drawn with seed ``--seed + i``, so a run can be repeated exactly.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from meta_pusher_env import env, scene
 from meta_pusher_env.expert import Expert
+from meta_pusher_env.mil import load_mil_tasks
 from meta_pusher_env.tasks import SPLITS, PusherTask, make_tasks
 
 CLEAN_RADIUS = 0.03  # m: a distractor that moved less was left alone
@@ -53,6 +54,7 @@ def run_episode(task: PusherTask, seed: int) -> dict[str, float]:
         "clean": moved[other] < CLEAN_RADIUS,
         "both": at_goal.all(),
         "start": float(np.linalg.norm(start[target] - scene.GOAL)),
+        "radius": task.objects[task.target].radius,
         "damping": task.objects[target].damping,
         "gap": float(np.linalg.norm(start[1] - start[0])),
     }
@@ -82,8 +84,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--episodes", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="of the first placement")
+    parser.add_argument("--mil", metavar="FOLDER", help="MIL's task files, and not the splits")
     args = parser.parse_args()
     tasks = [task for split in SPLITS for task in make_tasks(split)]
+    if args.mil:
+        tasks = load_mil_tasks(args.mil)
     chosen = [tasks[i * PRIME % len(tasks)] for i in range(args.episodes)]
     for task in chosen:  # compiled beforehand: the speed is the expert's, not the compiler's
         scene.build_model(task)
@@ -97,6 +102,8 @@ def main() -> None:
         low, high = wilson(columns[name].sum(), n)
         interval = f"{low:.4f}-{high:.4f}"
         print(f"{name:8}{columns[name].mean():7.4f}   {interval}   {bar}  {MEANING[name]}")
+    if args.mil:
+        print_by(columns, "radius", "m", "the target's radius; the bars are those of the splits")
     print_by(columns, "start", "m", "the target's start distance (acceptance is mil)")
     print_by(columns, "gap", "m", "the objects' distance at the start")
     print_by(columns, "damping", "", "the target's damping, N s/m")

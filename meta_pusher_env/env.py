@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -140,11 +141,13 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
         task: Pins a task from the start: an index into `tasks`, a task id, or any `PusherTask`.
         n_tasks: How many tasks, an even number; by default 694, 76 and 74, as MIL has.
         split_seed: The universe that the tasks are drawn from; 0 is the benchmark's.
+        tasks: Tasks to use instead of a split's, twins side by side; `mil.load_mil_tasks` reads
+            MIL's. Then split and split_seed say nothing, and n_tasks must be None.
         render_mode: "human" (a window), "rgb_array" (480 x 480, from the observations' camera),
             or None; `gymnasium.make` also takes "rgb_array_list".
 
     Attributes:
-        tasks: The split's tasks; twins stand side by side.
+        tasks: The split's tasks, or the given ones; twins stand side by side.
 
     Raises:
         ValueError: An argument is out of range; the message says what was expected.
@@ -167,6 +170,7 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
         task: int | str | PusherTask | None = None,
         n_tasks: int | None = None,
         split_seed: int = DEFAULT_SPLIT_SEED,
+        tasks: Sequence[PusherTask] | None = None,
         render_mode: str | None = None,
     ) -> None:
         EzPickle.__init__(
@@ -177,6 +181,7 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
             task=task,
             n_tasks=n_tasks,
             split_seed=split_seed,
+            tasks=tasks,
             render_mode=render_mode,
         )
         if obs_type not in OBS_TYPES:
@@ -191,13 +196,16 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
                 f"{', '.join(self.metadata['render_modes'])} (through gym.make also "
                 "rgb_array_list)."
             )
-        self.tasks = make_tasks(split, n_tasks, split_seed)
+        if tasks is None:
+            self.tasks = make_tasks(split, n_tasks, split_seed)
+        else:
+            self.tasks = _check_tasks(tasks, n_tasks)
         self.slot_layout = (
             {"start": AGENT_POS_DIM, "count": 2, "pose": SLOT_DIM - objects.DESCRIPTOR_DIM}
             if obs_type == "state"
             else None
         )
-        self.split = split
+        self.split = split if tasks is None else "given by tasks"
         self.obs_type = obs_type
         self.image_size = image_size
         self.render_mode = render_mode
@@ -330,11 +338,18 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
         Returns:
             (2, size, size, 3) uint8, in the order of ``task.objects``; the same for a twin.
         """
-        model = scene.build_model(self._resolve(task))
+        task = self._resolve(task)
+        model = scene.build_model(task)
         data = mujoco.MjData(model)
         camera = observation_camera()
         camera.lookat[:] = (*CROP_PLACE, scene.TABLE_HEIGHT + 0.02)
-        camera.distance = CROP_DISTANCE
+        # Further away only from objects that are larger than any drawn one.
+        scales = [
+            getattr(spec, name) / objects.BOUNDS[name][1]
+            for spec in task.objects
+            for name in ("radius", "height")
+        ]
+        camera.distance = CROP_DISTANCE * max(1.0, *scales)
         renderer = Renderer(4 * size, 4 * size, camera=camera)
         crops = np.empty((2, size, size, 3), np.uint8)
         for index, crop in enumerate(crops):
@@ -420,6 +435,27 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
         if self._viewer is None:
             self._viewer = mujoco.viewer.launch_passive(self.model, self.data)
         self._viewer.sync()
+
+
+def _check_tasks(tasks: Sequence[PusherTask], n_tasks: int | None) -> tuple[PusherTask, ...]:
+    """The given tasks, or a ValueError."""
+    if n_tasks is not None:
+        raise ValueError(f"n_tasks is {n_tasks}, expected None where tasks are given.")
+    checked = tuple(tasks)
+    if not checked or not all(isinstance(task, PusherTask) for task in checked):
+        raise ValueError(
+            f"tasks is {tasks!r:.200}, expected PusherTasks, at least a pair of twins."
+        )
+    if checked[1::2] != tuple(task.twin for task in checked[::2]):
+        raise ValueError(
+            f"tasks holds {[task.task_id for task in checked]}, expected each task's twin right "
+            "after it: [role for task in tasks for role in (task, task.twin)]."
+        )
+    if len({task.task_id for task in checked}) < len(checked):
+        raise ValueError(
+            f"tasks holds {[task.task_id for task in checked]}, expected each task only once."
+        )
+    return checked
 
 
 def _check_action(action: Any) -> np.ndarray:

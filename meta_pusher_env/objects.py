@@ -6,6 +6,7 @@ functions of it.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
 import math
@@ -23,6 +24,8 @@ from meta_pusher_env.shapes import (
     TRAIN_SHAPES,
     ObjectMesh,
     build_shape,
+    finish_mesh,
+    read_stl,
 )
 from meta_pusher_env.textures import (
     N_TEXTURE_PARAMS,
@@ -37,6 +40,8 @@ __all__ = [
     "BOUNDS",
     "DESCRIPTOR_DIM",
     "DESCRIPTOR_FIELDS",
+    "FILE_BOUNDS",
+    "FILE_SHAPE",
     "LOOK_ALIKE_PROBABILITY",
     "N_SHAPE_PARAMS",
     "N_TEXTURE_PARAMS",
@@ -66,6 +71,17 @@ BOUNDS: Final[dict[str, tuple[float, float]]] = {
 }
 """Range of each scalar of an `ObjectSpec`: m, m, kg, N s/m."""
 
+FILE_SHAPE: Final = "file"
+"""The `ObjectSpec.shape` of an object whose mesh is given, and not drawn."""
+
+FILE_BOUNDS: Final[dict[str, tuple[float, float]]] = {
+    "radius": (0.005, 0.2),
+    "height": (0.005, 0.3),
+    "mass": (0.01, 10.0),
+    "damping": (0.01, 100.0),
+}
+"""As `BOUNDS`, for such an object: what this arm and this table are for."""
+
 _MIN_COLOUR_DISTANCE = 0.5  # between base and accent, in the unit rgb cube: plainly two colours
 _LENGTHS: Final = {
     "shape_params": N_SHAPE_PARAMS,
@@ -80,9 +96,9 @@ class ObjectSpec:
     """All there is to know about an object: its look and its physics.
 
     Attributes:
-        shape: One of `SHAPE_FAMILIES`.
+        shape: One of `SHAPE_FAMILIES`, or `FILE_SHAPE` for the one in `mesh`.
         shape_params: The family's `N_SHAPE_PARAMS` free parameters (number of sides, wall, taper,
-            ...), each in [0, 1].
+            ...), each in [0, 1]; none for a given mesh.
         radius: Radius of the smallest circle around the footprint, m, in [0.035, 0.055].
         height: m, in [0.05, 0.09].
         texture: One of `TEXTURE_FAMILIES`.
@@ -91,6 +107,9 @@ class ObjectSpec:
         accent: Second colour, rgb in [0, 1].
         mass: kg, in [0.1, 1].
         damping: Of the slide joints, N s/m, in [0.2, 5].
+        mesh: For `FILE_SHAPE` only: the bytes of an STL file, its z axis up, in base64. The content
+            and not its path, so that equality, hash, JSON and pickle speak of the object itself,
+            on any machine. Its radius, height, mass and damping may be in `FILE_BOUNDS`.
 
     Raises:
         ValueError: A field has a wrong type, length or range.
@@ -106,20 +125,30 @@ class ObjectSpec:
     accent: tuple[float, float, float]
     mass: float
     damping: float
+    mesh: str | None = dataclasses.field(default=None, repr=False)  # repr: may be 200 kB
 
     def __post_init__(self) -> None:
-        _check_family("shape", self.shape, SHAPE_FAMILIES)
+        given = self.shape == FILE_SHAPE
+        if isinstance(self.mesh, str) != given:
+            raise ValueError(
+                f"shape={self.shape!r} with mesh={self.mesh!r:.40}; expected the base64 of an STL "
+                f"file if shape is {FILE_SHAPE!r}, and None if not."
+            )
+        if not given:
+            _check_family("shape", self.shape, SHAPE_FAMILIES)
         _check_family("texture", self.texture, TEXTURE_FAMILIES)
         # Plain floats and tuples, so that specs made from numpy values or from JSON are equal and
         # hashable.
-        for name, length in _LENGTHS.items():
+        for name, length in (_LENGTHS | {"shape_params": 0} if given else _LENGTHS).items():
             object.__setattr__(self, name, _unit_tuple(name, getattr(self, name), length))
-        for name, (low, high) in BOUNDS.items():
+        for name, (low, high) in (FILE_BOUNDS if given else BOUNDS).items():
             object.__setattr__(self, name, _number(name, getattr(self, name), low, high))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values, from which `from_dict` makes an equal spec."""
         values = dataclasses.asdict(self)
+        if self.mesh is None:
+            del values["mesh"]
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     @classmethod
@@ -135,6 +164,8 @@ class ObjectSpec:
                 f"An object spec must be a mapping of its fields, got {values!r}."
             )
         names = {field.name for field in dataclasses.fields(cls)}
+        if values.get("shape") != FILE_SHAPE:
+            names.remove("mesh")
         for problem, wrong in (
             ("lacks", names - set(values)),
             ("has unknown", set(values) - names),
@@ -229,7 +260,13 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 @functools.lru_cache(maxsize=256)
 def build_mesh(spec: ObjectSpec) -> ObjectMesh:
-    """Builds the object's mesh, at most 600 triangles; a pure function of the spec."""
+    """Builds the object's mesh, a pure function of the spec; a drawn one has at most 600 triangles.
+
+    Raises:
+        ValueError: The given mesh is no STL file of a closed surface.
+    """
+    if spec.mesh is not None:
+        return finish_mesh(read_stl(base64.b64decode(spec.mesh)), spec.radius, spec.height)
     return build_shape(spec.shape, spec.shape_params, spec.radius, spec.height)
 
 

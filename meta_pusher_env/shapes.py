@@ -8,6 +8,7 @@ and lays texture coordinates on them.
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 from collections.abc import Callable, Sequence
 
@@ -54,10 +55,50 @@ def build_shape(family: str, params: Sequence[float], radius: float, height: flo
         radius: Radius of the smallest circle around the footprint, m.
         height: m.
     """
-    body = _FAMILIES[family](*params)
+    return finish_mesh(_FAMILIES[family](*params), radius, height)
+
+
+def read_stl(content: bytes) -> trimesh.Trimesh:
+    """Reads the bytes of an STL file.
+
+    Raises:
+        ValueError: They are no such file, or its triangles do not enclose a volume.
+    """
+    expected = "expected an STL file of a closed surface, its triangles counter-clockwise"
+    try:
+        body = trimesh.load_mesh(io.BytesIO(content), file_type="stl")
+        vertices = np.asarray(body.vertices, dtype=np.float64)
+    except Exception as error:  # whatever a parser stumbles over
+        raise ValueError(f"{len(content)} bytes are no mesh ({error}); {expected}.") from error
+    # Volume and footprint are quotients by what may be nothing.
+    solid = len(vertices) and np.isfinite(vertices).all() and np.ptp(vertices, axis=0).all()
+    if not solid or not body.volume > 0:
+        raise ValueError(
+            f"{len(content)} bytes hold {len(body.faces)} triangles and no volume; {expected}."
+        )
+    return body
+
+
+def bounding_circle(vertices: Array) -> tuple[Array, float]:
+    """The smallest circle around the footprint of (V, 3) points: its centre (2,) and its radius."""
+    footprint = MultiPoint(vertices[:, :2])
+    centre = shapely.minimum_bounding_circle(footprint).centroid
+    return np.array([centre.x, centre.y]), float(shapely.minimum_bounding_radius(footprint))
+
+
+def finish_mesh(body: trimesh.Trimesh, radius: float, height: float) -> ObjectMesh:
+    """Brings a body of any scale to a size, splits it into flat faces and lays a texture on them.
+
+    Args:
+        body: z is up.
+        radius: Radius of the smallest circle around the footprint, m.
+        height: m.
+    """
     corners = _fit(np.asarray(body.vertices, dtype=np.float64), radius, height)[body.faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = _rounded(normals / np.linalg.norm(normals, axis=1, keepdims=True), 6)
+    areas = np.linalg.norm(normals, axis=1, keepdims=True)
+    seen = areas[:, 0] > 0  # a file may have slivers that vanish at this size
+    corners, normals = corners[seen], _rounded(normals[seen] / areas[seen], 6)
     texcoords = _rounded(_texcoords(corners, normals, radius), 5)
     mesh = ObjectMesh(
         vertices=corners.reshape(-1, 3).astype(np.float32),
@@ -77,11 +118,8 @@ def _rounded(values: Array, decimals: int) -> Array:
 
 def _fit(vertices: Array, radius: float, height: float) -> Array:
     """Scales (V, 3) points to the given bounding radius and height, base at z = 0."""
-    footprint = MultiPoint(vertices[:, :2])
-    centre = shapely.minimum_bounding_circle(footprint).centroid
-    xy = (vertices[:, :2] - (centre.x, centre.y)) * (
-        radius / shapely.minimum_bounding_radius(footprint)
-    )
+    centre, drawn_radius = bounding_circle(vertices)
+    xy = (vertices[:, :2] - centre) * (radius / drawn_radius)
     z = vertices[:, 2] - vertices[:, 2].min()
     return _rounded(np.column_stack([xy, z * (height / z.max())]), 7)
 

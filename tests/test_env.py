@@ -271,6 +271,46 @@ def test_pickles(obs_type: str, moment: str) -> None:
     assert copy.unwrapped.task == task
 
 
+# --- given tasks ----------------------------------------------------------------------------------
+
+
+def test_given_tasks_take_the_split_s_place() -> None:
+    given = make_tasks("val", 6, split_seed=5)[2:]
+    env = make(tasks=list(given), split="test")
+    base: Any = env.unwrapped
+    assert base.tasks == given
+    assert {env.reset(seed=seed)[1]["task_id"] for seed in range(40)} == {t.task_id for t in given}
+    for chosen in (3, given[3].task_id):
+        assert env.reset(options={"task": chosen})[1]["task_id"] == given[3].task_id
+    with pytest.raises(ValueError, match="given by tasks.* has 4 tasks, 0 to 3"):
+        env.reset(options={"task": 4})
+
+
+def test_given_tasks_reach_copies_and_other_processes() -> None:
+    given = make_tasks("val", 4, split_seed=5)
+    copy: Any = pickle.loads(pickle.dumps(make(tasks=given)))
+    assert copy.unwrapped.tasks == given
+    venv = SubprocVecEnv([functools.partial(make, tasks=given)], start_method="spawn")
+    assert venv.get_attr("tasks") == [given]
+    venv.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tasks": []}, r"tasks is \[\], expected PusherTasks, at least a pair of twins"),
+        ({"tasks": ["train-0000a"]}, "tasks is .*expected PusherTasks"),
+        ({"tasks": make_tasks("val")[:3]}, "expected each task's twin right after it"),
+        ({"tasks": make_tasks("val")[1:3]}, "expected each task's twin right after it"),
+        ({"tasks": make_tasks("val")[:2] * 2}, "expected each task only once"),
+        ({"tasks": make_tasks("val"), "n_tasks": 76}, "n_tasks is 76, expected None where tasks"),
+    ],
+)
+def test_given_tasks_are_checked(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MetaPusherEnv(**arguments)
+
+
 # --- pinned tasks ---------------------------------------------------------------------------------
 
 
