@@ -19,8 +19,9 @@ from imitation.util import logger as imit_logger
 from imitation.util.util import get_first_iter_element
 from rich.progress import track
 from stable_baselines3.common import vec_env
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.utils import check_for_correct_spaces, set_random_seed
 from torch.utils._pytree import tree_map
 
 from ent_bc import storage
@@ -71,7 +72,8 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
         schedule: Options of the optimisation.
 
     Raises:
-        ValueError: Neither env nor spaces, unknown policy, or unusable demonstrations.
+        ValueError: Neither env nor spaces, or both and they differ, unknown policy, sizes below 1,
+            or unusable demonstrations.
     """
 
     policy_aliases: ClassVar[dict[str, type[TaskConditionedPolicy]]] = dict.fromkeys(
@@ -110,6 +112,13 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
             action_space = action_space or self.env.action_space
         if observation_space is None or action_space is None:
             raise ValueError("EntBC needs env, or observation_space and action_space.")
+        if self.env is not None:
+            check_for_correct_spaces(self.env, observation_space, action_space)
+        if min(batch_size, minibatch_size or batch_size) < 1:
+            raise ValueError(
+                f"batch_size is {batch_size} and minibatch_size {minibatch_size}, expected at "
+                "least 1."
+            )
         self.seed = seed
         if seed is not None:
             set_random_seed(seed)
@@ -264,7 +273,7 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
                 return np.stack([self.embed(item) for item in demonstrations])
         several = demonstrations if isinstance(demonstrations, (list, tuple)) else [demonstrations]
         first, last = end_observations(several, self.observation_space)
-        with th.no_grad():
+        with self.policy.evaluation_mode():
             each = self.policy.embed(self._to_tensors(first), self._to_tensors(last)).sentences
             sentence = th.nn.functional.normalize(each.mean(dim=0), dim=-1)
         return sentence.cpu().numpy()
@@ -380,6 +389,10 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
         """Without what cannot be pickled; SB3's models forget their environment too."""
         return {**super().__getstate__(), "env": None}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """With a logger that prints at most: imitation's own would make a directory for it."""
+        super().__setstate__({**state, "_logger": make_logger(None, state["verbose"])})
+
     def _to_tensor(self, array: np.ndarray) -> th.Tensor:
         return th.as_tensor(array, device=self.device)
 
@@ -387,6 +400,9 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
         for module in self.policy.modules():
             if isinstance(module, Convolutions):
                 module.low_precision = enabled
+
+
+BaseAlgorithm.register(EntBC)  # which imitation's rollouts ask for, of what they let act
 
 
 class _Log:

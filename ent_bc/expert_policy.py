@@ -23,7 +23,7 @@ class ExpertPolicy(BasePolicy):
 
     def __init__(self, venv: VecEnv) -> None:
         super().__init__(venv.observation_space, venv.action_space)
-        self._venv = venv
+        self._venv: VecEnv | None = venv
 
     def predict(
         self,
@@ -35,8 +35,13 @@ class ExpertPolicy(BasePolicy):
         """The experts' actions (n_envs, ...); the arguments are `BasePolicy.predict`'s.
 
         Raises:
-            ValueError: The environments have no ``expert_action``.
+            ValueError: The environments have no ``expert_action``, or were lost in pickling.
         """
+        if self._venv is None:
+            raise ValueError(
+                "This ExpertPolicy was loaded without its environments: make a new one, "
+                "ExpertPolicy(venv), of those that are acted in now."
+            )
         try:
             actions = self._venv.env_method("expert_action")
         except AttributeError as error:
@@ -44,6 +49,10 @@ class ExpertPolicy(BasePolicy):
                 "The environments have no expert: expected a method expert_action()."
             ) from error
         return np.stack(actions).astype(np.float32), state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the environments: a copy would be asked about episodes that nobody acts in."""
+        return {**self.__dict__, "_venv": None}
 
     def _predict(self, observation: Any, deterministic: bool = False) -> th.Tensor:
         return th.as_tensor(self.predict(observation)[0])

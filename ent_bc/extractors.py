@@ -245,7 +245,8 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
             sentence = self._to_parts(observations).get(SENTENCE_KEY)
             if sentence is None:
                 raise ValueError(NO_SENTENCE)
-        features: Features = self.net({**self.to_inputs(observations), SENTENCE_KEY: sentence})
+        inputs = {**self.to_inputs(observations), SENTENCE_KEY: sentence.float()}
+        features: Features = self.net(inputs)
         return features
 
     def to_inputs(self, observations: Any) -> dict[str, th.Tensor]:
@@ -264,8 +265,10 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
 
     def _to_parts(self, observations: Any) -> Mapping[str, th.Tensor]:
         """The entries of a Dict observation, or of its flattened view; a bare one has no name."""
-        if self._is_dict:
+        if isinstance(observations, Mapping):
             return observations
+        if self._is_dict:  # a Dict of one entry, beside the sentence, may come without its name
+            return {self._image_key or self._vector_keys[0]: observations}
         if self._dict_space is None:
             return {"": observations}
         boxes = {key: box.shape for key, box in self._dict_space.spaces.items()}
@@ -305,7 +308,7 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
             values = values.flatten(0, -2)
             getattr(self, f"{name}_mean").copy_(values.mean(dim=0))
             # A constant entry says nothing: leave it at 0 rather than blow up its rounding.
-            std = values.std(dim=0)
+            std = values.std(dim=0, correction=min(1, len(values) - 1))
             getattr(self, f"{name}_std").copy_(th.where(std < 1e-4, th.ones_like(std), std))
 
 

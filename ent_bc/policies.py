@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -231,14 +232,22 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         obs, vectorised = self.obs_to_tensor(observation)
         n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
         sentence = None if state is None else self._check_sentence(state, n_envs)
-        was_training = self.training
-        self.set_training_mode(False)
-        with th.no_grad():
+        with self.evaluation_mode():
             distribution = self._distribution(self.control(obs, sentence))
             actions = distribution.get_actions(deterministic=deterministic).cpu().numpy()
-        self.set_training_mode(was_training)
         actions = np.clip(actions, self.action_space.low, self.action_space.high)
         return (actions if vectorised else actions[0]), state
+
+    @contextlib.contextmanager
+    def evaluation_mode(self) -> Iterator[None]:
+        """No gradients and no training mode within; afterwards the mode is what it was."""
+        was_training = self.training
+        self.set_training_mode(False)
+        try:
+            with th.no_grad():
+                yield
+        finally:
+            self.set_training_mode(was_training)
 
     def _predict(self, observation: Any, deterministic: bool = False) -> th.Tensor:
         return self.get_distribution(observation).get_actions(deterministic=deterministic)

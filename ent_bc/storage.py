@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 _HEADER = "ent_bc"
+_CLASSES = ("activation_fn", "features_extractor_class")
 
 
 def save(model: EntBC, path: Path) -> None:
@@ -67,7 +68,8 @@ def load(cls: type[EntBC], path: Path, **kwargs: Any) -> EntBC:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is truncated, no model, or of another format version.
+        ValueError: It is truncated, no model, or of another format version; or other policy_kwargs
+            are asked for than it was trained with.
     """
     header, tensors = _read(path)
     optimizer_cls = getattr(th.optim, header["optimizer"])
@@ -92,6 +94,7 @@ def load(cls: type[EntBC], path: Path, **kwargs: Any) -> EntBC:
         **kwargs,
     }
     model = cls(**arguments)
+    _check_options(header["policy_kwargs"], model.policy.options)
     model.batch_seed = header["batch_seed"]
     model.num_timesteps = header["num_timesteps"]
     model.policy.load_state_dict(
@@ -134,7 +137,7 @@ def _to_json(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     record = dict(policy_kwargs)
     if record["dict_space"] is not None:
         record["dict_space"] = space_to_dict(record["dict_space"])
-    for key in ("activation_fn", "features_extractor_class"):
+    for key in _CLASSES:
         record[key] = _name(record[key])
     return record
 
@@ -144,10 +147,23 @@ def _from_json(record: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
     policy_kwargs = {**record, **given}
     if "dict_space" not in given and record.get("dict_space") is not None:
         policy_kwargs["dict_space"] = space_from_dict(record["dict_space"])
-    for key in ("activation_fn", "features_extractor_class"):
+    for key in _CLASSES:
         if key in record and key not in given:
             policy_kwargs[key] = _find_class(record[key], f"policy_kwargs={{{key!r}: ...}}")
     return policy_kwargs
+
+
+def _check_options(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """As in SB3: what was trained with other options would load, and act otherwise."""
+    asked = json.loads(json.dumps(_to_json(given)))
+    if isinstance(saved["net_arch"], list):  # actor and critic alike, as files once had it
+        saved = {**saved, "net_arch": {"pi": saved["net_arch"], "vf": saved["net_arch"]}}
+    changed = [key for key in saved if key not in _CLASSES and asked[key] != saved[key]]
+    if changed:
+        was, now = ({key: options[key] for key in changed} for options in (saved, asked))
+        raise ValueError(
+            f"The model was saved with policy_kwargs {was}, not {now}: leave them out."
+        )
 
 
 def _name(cls: type) -> str:

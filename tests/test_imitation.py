@@ -292,6 +292,16 @@ def test_the_experts_rollouts_succeed(expert_trajectories: list[types.Trajectory
         assert len(trajectory) == TaskEnv.n_steps
 
 
+def test_a_model_can_be_rolled_out_itself(embedder: EntBC) -> None:
+    env = told_env(embedder)
+    model = EntBC(env=env, policy_kwargs=embedder.policy.options)
+    venv = DummyVecEnv([lambda: RolloutInfoWrapper(env)])
+    (episode,) = rollout.generate_trajectories(
+        model, venv, rollout.make_min_episodes(1), rng=np.random.default_rng(0)
+    )
+    assert len(episode) == TaskEnv.n_steps
+
+
 def test_an_expert_is_asked_for_where_there_is_none() -> None:
     venv = DummyVecEnv([lambda: gym.make("Pendulum-v1")])
     with pytest.raises(ValueError, match=r"no expert: expected a method expert_action\(\)"):

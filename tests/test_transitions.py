@@ -79,7 +79,7 @@ def test_shuffled_transitions_are_refused() -> None:
         transitions,
         **{key: value[order] for key, value in vars(transitions).items()},
     )
-    with pytest.raises(ValueError, match="transitions begins where the one before.*shuffled"):
+    with pytest.raises(ValueError, match="transitions begin where the one before.*shuffled"):
         make_model(demonstrations=shuffled)
 
 
