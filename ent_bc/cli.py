@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -308,7 +309,18 @@ def quickstart(command: Quickstart) -> None:
             conditions=("own_1shot", "twin"),
         )
     )
-    console.print(f"The whole way took {(time.perf_counter() - start) / 60:.1f} minutes")
+    files = [path for path in command.out.rglob("*") if path.is_file()]
+    console.print(
+        f"The whole way took {(time.perf_counter() - start) / 60:.1f} minutes and "
+        f"{sum(path.stat().st_size for path in files) / 1e9:.1f} GB of disk; at most "
+        f"{_peak_memory(resource.RUSAGE_SELF):.1f} GiB of memory here and "
+        f"{_peak_memory(resource.RUSAGE_CHILDREN):.1f} GiB in a worker"
+    )
+
+
+def _peak_memory(who: int) -> float:
+    """The largest resident set of this process, or of one of its ended children, GiB."""
+    return resource.getrusage(who).ru_maxrss / 2**20
 
 
 def _evaluation_config(command: Evaluate, model: EntBC) -> EvaluationConfig:
