@@ -30,6 +30,7 @@ from ent_bc import video
 from ent_bc.curves import join_logs, set_log_aside
 from ent_bc.ent_bc import EntBC
 from ent_bc.evaluation import ENV_ID, TRIAL_SEEDS, EvaluationConfig, Trial, evaluate_file
+from ent_bc.losses import ControlLoss
 from ent_bc.presets import PRESETS
 from ent_bc.report import terminal_table, write_report
 from ent_bc.statistics import embed_tasks, pair_distances
@@ -76,6 +77,8 @@ class Train:
     """Same seed, same parameters."""
     blind: bool = False
     """Train the demo-blind baseline: the policy always gets the same sentence."""
+    control_loss: ControlLoss | None = None
+    """Behavioural cloning error; by default the preset's."""
     checkpoint_interval: int = 500
     """Optimiser steps between checkpoints."""
     device: str = "auto"
@@ -188,6 +191,8 @@ def train(command: Train) -> Path:
         )
     arguments = preset.arguments(n_batches)
     arguments["policy_kwargs"] = {**arguments["policy_kwargs"], "blind": command.blind}
+    if command.control_loss is not None:
+        arguments["losses"] = dataclasses.replace(preset.losses, control_loss=command.control_loss)
     if path.exists():
         trained = EntBC.load(path, device="cpu")
         _check_same_run(path, trained, command.seed, arguments, trained.num_timesteps, n_batches)

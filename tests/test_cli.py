@@ -88,6 +88,7 @@ def test_bad_commands_are_named(data: Path, model: Path, tmp_path: Path) -> None
 OTHER_RUNS = {
     "with seed 0, and 1 is asked for": {"seed": 1},
     "with n_batches 6, and 8 is asked for": {"n_batches": 8},
+    "with losses .*beta_nll.*sampled_mse.* is asked for": {"control_loss": "sampled_mse"},
     "with policy_kwargs .*False.*True.* is asked for: choose another --out": {"blind": True},
 }
 
