@@ -1,21 +1,26 @@
 # `make quickstart` and `make test` are all a fresh machine needs; the rest is for development.
 
-BIN := .venv/bin
 WORKERS ?= 2
 ARGS ?=
+# Which packages: imitation's stack in .venv, or with STACK=-latest the newest in .venv-latest.
+STACK ?=
+ENV := .venv$(STACK)
+BIN := $(ENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint expert rendering state setup gl clean
+.PHONY: help quickstart test test-latest test-install lint expert rendering state setup gl clean
 
 help:
 	@echo "make quickstart   tasks, demonstrations, training, one-shot evaluation, report (ARGS=...)"
 	@echo "make test         the whole test suite (WORKERS=$(WORKERS), ARGS=...)"
+	@echo "make test-latest  the same on the newest gymnasium and Stable-Baselines3, and Meta-World"
+	@echo "make test-install the wheel holds all data; the environment alone installs light and runs"
 	@echo "make lint         ruff and mypy"
 	@echo "make expert       measures the scripted expert (ARGS='--episodes 2000')"
 	@echo "make rendering    measures frames a second of observations on one core"
 	@echo "make state        trains three seeds on state observations; the median on the test split"
 	@echo "make setup        .venv with the pinned packages, and headless OpenGL"
-	@echo "make clean        removes .venv and caches; keeps runs/"
+	@echo "make clean        removes virtual environments and caches; keeps runs/"
 
 quickstart: gl
 	$(BIN)/ent-bc quickstart $(ARGS)
@@ -24,12 +29,18 @@ quickstart: gl
 test: gl
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-lint: .venv/.installed
+test-latest:
+	@$(MAKE) test STACK=-latest
+
+test-install: $(ENV)/.installed
+	$(BIN)/python scripts/check_install.py
+
+lint: $(ENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-expert: .venv/.installed
+expert: $(ENV)/.installed
 	$(BIN)/python benchmarks/expert.py $(ARGS)
 
 rendering: gl
@@ -40,13 +51,13 @@ state: gl
 
 setup: gl
 
-gl: .venv/.installed
+gl: $(ENV)/.installed
 	@$(BIN)/python scripts/ensure_gl.py
 
-.venv/.installed: pyproject.toml constraints.txt
-	@sh scripts/set_up.sh
+$(ENV)/.installed: pyproject.toml constraints$(STACK).txt
+	@sh scripts/set_up.sh $(STACK)
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-latest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,10 +1,8 @@
 """k-shot evaluation: does the arm do the task that was shown, and does the demonstration decide?
 
 Every trial ends in exactly one of four outcomes, by the environment's success criterion for each
-object: the shown one only, the other only, both, or neither. An environment takes part that is
-made by id and has the small protocol of `MetaPusherEnv`: ``tasks`` with ``task_id``, ``pair_id``
-and ``twin``, ``reset(options={"task": ...})``, ``get_demonstrations``, and in ``info``
-``is_success``, ``is_success_other``, ``is_success_strict``.
+object: the shown one only, the other only, both, or neither. Any environment takes part that is
+made by id and has the protocol of `ent_bc.protocol`.
 """
 
 from __future__ import annotations
@@ -19,6 +17,8 @@ from typing import Any, Literal, Protocol
 import gymnasium as gym
 import numpy as np
 import torch as th
+
+from ent_bc.protocol import Task, TwinTask, as_expert, as_multi_task, outcome_of, pair_of
 
 ENV_ID = "meta_pusher_env:MetaPusher-v0"
 OUTCOMES = ("shown only", "other only", "both", "neither")
@@ -66,20 +66,16 @@ class EvaluationConfig:
     """Tasks of the split; None for the default."""
     split_seed: int = 0
     """Universe of tasks."""
-    obs_type: str = "pixels_agent_pos"
-    """Observation type of the environment."""
-    image_size: int = 96
-    """Height and width of its images, pixels."""
+    obs_type: str | None = "pixels_agent_pos"
+    """Observation type of the environment; None where it has no such argument."""
+    image_size: int | None = 96
+    """Height and width of its images, pixels; None where it has no such argument."""
 
     def env_kwargs(self) -> dict[str, Any]:
         """Arguments of the environment."""
-        return {
-            "split": self.split,
-            "n_tasks": self.n_tasks,
-            "split_seed": self.split_seed,
-            "obs_type": self.obs_type,
-            "image_size": self.image_size,
-        }
+        kwargs = {name: getattr(self, name) for name in ("split", "n_tasks", "split_seed")}
+        looks = {"obs_type": self.obs_type, "image_size": self.image_size}
+        return kwargs | {name: value for name, value in looks.items() if value is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +90,7 @@ class Trial:
     success_other: bool
     """The other one was."""
     strict: bool
-    target_moved: float
+    target_moved: float  # m, this and the following; NaN where the environment does not say
     distractor_moved: float
     target_distance: float
     distractor_distance: float
@@ -108,11 +104,13 @@ class Trial:
 
     @property
     def failure(self) -> str | None:
-        """Why it failed: "wrong object", "never reached" or "last centimetres"; None if not."""
+        """Why it failed, one of `statistics.FAILURES`; None if it did not, or none can tell."""
         if self.success:
             return None
         if self.success_other:
             return "wrong object"
+        if np.isnan(self.target_moved):
+            return None
         return "never reached" if self.target_moved < TOUCHED else "last centimetres"
 
 
@@ -179,20 +177,16 @@ class _Start:
 def _chunks(config: EvaluationConfig, env_id: str) -> Iterator[list[_Start]]:
     """The trials in groups of `CHUNK`, a function of the configuration alone."""
     env = gym.make(env_id, **config.env_kwargs())
-    tasks = env.unwrapped.tasks  # type: ignore[attr-defined]
+    tasks = as_multi_task(env).tasks
     env.close()
     place = {task.task_id: index for index, task in enumerate(tasks)}
     rng = np.random.default_rng([config.seed, 2])
-    if config.demonstrated == "shuffled" and len(tasks) < 3:
-        raise ValueError(
-            f"Split {config.split!r} has {len(tasks)} tasks, expected at least 4: a shuffled "
-            "demonstration is one of another pair."
-        )
+    _check_condition(config, tasks)
     starts = []
     for index, task in enumerate(tasks):
         for _ in range(config.n_trials):
             seed, demo_seed = (int(s) for s in rng.integers(2**31, size=2))
-            twin = place[task.twin.task_id]
+            twin = place[task.twin.task_id] if isinstance(task, TwinTask) else index
             others = [i for i in range(len(tasks)) if i not in (index, twin)]
             other = others[rng.integers(len(others))] if others else index
             shown = {"twin": twin, "shuffled": other}.get(config.demonstrated, index)
@@ -201,12 +195,24 @@ def _chunks(config: EvaluationConfig, env_id: str) -> Iterator[list[_Start]]:
         yield starts[begin : begin + CHUNK]
 
 
+def _check_condition(config: EvaluationConfig, tasks: Sequence[Task]) -> None:
+    """Raises a ValueError where the tasks are none that this condition can be had with."""
+    lonely = [task.task_id for task in tasks if not isinstance(task, TwinTask)]
+    if config.demonstrated == "twin" and lonely:
+        raise ValueError(f"Task {lonely[0]!r} has no twin, expected a condition other than 'twin'.")
+    if config.demonstrated == "shuffled" and len({pair_of(task) for task in tasks}) < 2:
+        raise ValueError(
+            f"Split {config.split!r} has {len(tasks)} tasks, expected at least "
+            f"{2 if lonely else 4}: a shuffled demonstration is one of another pair."
+        )
+
+
 def run_chunk(
     model: Model, config: EvaluationConfig, starts: Sequence[_Start], env_id: str
 ) -> list[Trial]:
     """Runs a few trials side by side."""
     envs = [gym.make(env_id, **config.env_kwargs()) for _ in starts]
-    tasks = envs[0].unwrapped.tasks  # type: ignore[attr-defined]
+    tasks = as_multi_task(envs[0]).tasks
     act = _expert_control(envs) if config.demonstrated == "expert" else None
     if act is None:
         act = _model_control(
@@ -231,15 +237,9 @@ def run_chunk(
     return [
         Trial(
             task_id=info["task_id"],
-            pair_id=tasks[start.task].pair_id,
+            pair_id=pair_of(tasks[start.task]),
             seed=start.seed,
-            success=info["is_success"],
-            success_other=info["is_success_other"],
-            strict=info["is_success_strict"],
-            target_moved=info["target_moved"],
-            distractor_moved=info["distractor_moved"],
-            target_distance=info["target_distance"],
-            distractor_distance=info["distractor_distance"],
+            **outcome_of(info),
         )
         for start, info in zip(starts, infos, strict=True)
     ]
@@ -252,14 +252,12 @@ def _model_control(
     model: Model,
     config: EvaluationConfig,
     env: gym.Env[Any, Any],
-    shown: Sequence[Any],
+    shown: Sequence[Task],
     starts: Sequence[_Start],
 ) -> Act:
     """Shows the model its demonstrations; returns what acts for all environments at once."""
     demonstrations = [
-        env.unwrapped.get_demonstrations(  # type: ignore[attr-defined]
-            task, config.n_shots, seed=start.demonstration_seed
-        )
+        as_multi_task(env).get_demonstrations(task, config.n_shots, seed=start.demonstration_seed)
         for task, start in zip(shown, starts, strict=True)
     ]
     sentences = model.embed(demonstrations)
@@ -272,8 +270,10 @@ def _model_control(
 
 
 def _expert_control(envs: Sequence[gym.Env[Any, Any]]) -> Act:
+    experts = [as_expert(env) for env in envs]
+
     def act(_: Sequence[Any]) -> np.ndarray:
-        return np.stack([env.unwrapped.expert_action() for env in envs])  # type: ignore[attr-defined]
+        return np.stack([expert.expert_action() for expert in experts])
 
     return act
 

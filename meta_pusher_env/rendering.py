@@ -8,6 +8,7 @@ the first picture, never at import: state observations need none.
 
 from __future__ import annotations
 
+import _ctypes
 import atexit
 import ctypes
 import importlib
@@ -268,10 +269,7 @@ def _open_gl() -> tuple[str, Any]:
             context.make_current()
         except Exception as error:  # noqa: BLE001  (drivers fail in many ways)
             failures[backend] = error
-            # PyOpenGL binds itself to one backend: unload it, so that another can be tried.
-            for name in list(sys.modules):
-                if name.split(".")[0] == "OpenGL" or name.startswith(f"mujoco.{backend}"):
-                    del sys.modules[name]
+            _unload(backend)
             if platform is None:
                 os.environ.pop("PYOPENGL_PLATFORM", None)
         else:
@@ -279,6 +277,20 @@ def _open_gl() -> tuple[str, Any]:
                 os.environ["MUJOCO_GL"] = backend
             return backend, context
     raise _no_gl(failures)
+
+
+def _unload(backend: str) -> None:
+    """Forgets a backend that failed, so that another can be tried.
+
+    PyOpenGL binds itself to one backend, mujoco 3.3's C library to whichever library is loaded.
+    """
+    egl = getattr(getattr(sys.modules.get("OpenGL.platform"), "PLATFORM", None), "EGL", None)
+    display = getattr(sys.modules.get(f"mujoco.{backend}"), "EGL_DISPLAY", None)
+    for name in list(sys.modules):
+        if name.split(".")[0] == "OpenGL" or name.startswith(f"mujoco.{backend}"):
+            del sys.modules[name]
+    if egl is not None and not display:  # a display that was opened is closed at exit
+        _ctypes.dlclose(egl._handle)
 
 
 def _make_context(model: mujoco.MjModel) -> mujoco.MjrContext:

@@ -1,7 +1,13 @@
 #!/bin/sh
-# Makes .venv and installs the pinned packages into it: `make setup`. PYTHON=... asks for one Python.
+# Makes a virtual environment and installs the packages into it that one of the stacks pins:
+#     set_up.sh           .venv, with constraints.txt
+#     set_up.sh -latest   .venv-latest, with constraints-latest.txt
+# PYTHON=... asks for one Python.
 set -eu
 cd "$(dirname "$0")/.."
+stack="${1-}"
+env=".venv$stack"
+pins="constraints$stack.txt"
 
 fail() {
     echo "set-up: $*" >&2
@@ -43,10 +49,20 @@ ensure_venv() {
         </dev/null || fail "this failed: apt-get install -y $package"
 }
 
-if ! is_new_enough .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+install() {
+    "$env/bin/python" -m pip install --disable-pip-version-check -c "$pins" "$@"
+}
+
+[ -f "$pins" ] || fail "there is no stack '$stack': expected nothing, or -latest."
+if ! is_new_enough "$env/bin/python" || ! "$env/bin/python" -m pip --version >/dev/null 2>&1; then
     python="$(find_python)"
     ensure_venv "$python"
-    rm -rf .venv
-    "$python" -m venv .venv
+    rm -rf "$env"
+    "$python" -m venv "$env"
 fi
-.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[ent-bc,dev]'
+if [ -z "$stack" ]; then
+    install -e '.[ent-bc,minari,dev]'
+else
+    install -e '.[ent-bc-latest,meta-world,minari,dev]'
+    install --no-deps imitation # its pins forbid this stack; the extra lists what it needs
+fi

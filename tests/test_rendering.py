@@ -328,9 +328,11 @@ def test_without_opengl_the_error_names_the_packages():
 
 def test_osmesa_is_tried_where_egl_fails():
     headless = {"MUJOCO_GL": "", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
-    done = _fresh("print(R.ensure_gl())", MUJOCO_EGL_DEVICE_ID="77", **headless)
+    code = "M = mujoco.MjModel.from_xml_string('<mujoco/>'); D = mujoco.MjData(M); "
+    code += "mujoco.mj_forward(M, D); print(R.ensure_gl(), R.Renderer(64, 64).render(M, D).shape)"
+    done = _fresh("import mujoco; " + code, MUJOCO_EGL_DEVICE_ID="77", **headless)
     tried_both = "here (egl: " in done.stderr and "; osmesa: " in done.stderr
-    assert done.stdout.strip() == "osmesa" or tried_both
+    assert done.stdout.split() == ["osmesa", "(64, 64, 3)"] or tried_both
 
 
 def test_draws_a_thousand_frames_a_second(scenes):
