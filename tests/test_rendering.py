@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -333,16 +332,6 @@ def test_osmesa_is_tried_where_egl_fails():
     done = _fresh("import mujoco; " + code, MUJOCO_EGL_DEVICE_ID="77", **headless)
     tried_both = "here (egl: " in done.stderr and "; osmesa: " in done.stderr
     assert done.stdout.split() == ["osmesa", "(64, 64, 3)"] or tried_both
-
-
-def test_draws_a_thousand_frames_a_second(scenes):
-    renderer, rates = Renderer(64, 64), []
-    for _ in range(10):  # the best of several bursts: others use the machine too
-        start = time.perf_counter()
-        for _ in range(50):
-            renderer.render(*scenes[0])
-        rates.append(50 / (time.perf_counter() - start))
-    assert max(rates) >= 1000
 
 
 if __name__ == "__main__":  # draws the golden pictures anew: look at them before committing
