@@ -121,7 +121,7 @@ class TransitionBatches:
         if unknown:
             raise ValueError(
                 f"There is no support demonstration of {len(unknown)} tasks, among them "
-                f"{min(unknown)!r}: add them to support_demonstrations."
+                f"{str(min(unknown))!r}: add them to support_demonstrations."
             )
         shown = [(place, i) for place, task_id in enumerate(task_ids) for i in of_task[task_id]]
         assert self._support is not None

@@ -147,7 +147,6 @@ class VecSentenceObservation(VecEnvWrapper):
 
             shown.append(self._shown.of(task_ids[index], self._rng, get))
             self._task_ids[index] = task_ids[index]
-        self._sentences = self._sentences.copy()  # those that were given out stay what they are
         self._sentences[changed] = self._model.embed(shown)
 
 
@@ -205,4 +204,4 @@ def _name_of(space: spaces.Space[Any]) -> str:
 
 def _add(space: spaces.Space[Any], obs: Any, sentence: np.ndarray) -> dict[str, Any]:
     entries = dict(obs) if isinstance(space, spaces.Dict) else {_name_of(space): obs}
-    return {**entries, SENTENCE_KEY: sentence}
+    return {**entries, SENTENCE_KEY: sentence.copy()}  # a view would change with the task

@@ -26,6 +26,7 @@ from imitation.data.wrappers import RolloutInfoWrapper
 from imitation.rewards.reward_nets import BasicRewardNet, BasicShapedRewardNet
 from imitation.util import logger as imit_logger
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from toys import DICT_SPACE, SLOTS, TaskEnv, make_demonstrations, make_model
 
@@ -254,6 +255,10 @@ def test_density_trains_our_policy(
     assert_it_learns(ppo.policy, train, venv)
 
 
+@pytest.mark.skipif(
+    "discounts" in ReplayBufferSamples._fields,
+    reason="imitation 1.0.1's SQIL does not know this field of Stable-Baselines3's newer samples",
+)
 def test_sqil_trains_sac_on_our_features(
     venv: VecEnv,
     flat_kwargs: dict[str, Any],
