@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +14,8 @@ import safetensors
 from huggingface_hub import ModelCard, ModelHubMixin, hf_hub_download
 from huggingface_hub.constants import CONFIG_NAME, SAFETENSORS_SINGLE_FILE
 from safetensors.torch import save_file
+
+from ent_bc.storage import flatten
 
 SHIPPED = Path(__file__).parent / "pretrained"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -111,7 +112,7 @@ class HubMixin(
             action_space=model.action_space,
             n_steps=model.num_timesteps,
             n_parameters=sum(parameter.numel() for parameter in model.policy.parameters()),
-            configuration=dict(_flat({**options, "saved_with": config["saved_with"]})),
+            configuration=dict(flatten({**options, "saved_with": config["saved_with"]})),
             **kwargs,
         )
         card.data["license"] = kwargs.get("license")
@@ -155,14 +156,6 @@ def _write(model: Any, file: Path) -> dict[str, Any]:
         # Infinite bounds are strings there: the Hub reads strict JSON.
         "model": json.loads(metadata["ent_bc"], parse_constant=str),
     }
-
-
-def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _versions() -> dict[str, str]:

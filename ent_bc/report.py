@@ -33,6 +33,7 @@ from ent_bc.statistics import (
     embedding_metrics,
     summarise,
 )
+from ent_bc.storage import flatten
 
 Results = dict[str, Any]
 FORMAT_VERSION = 1
@@ -282,17 +283,9 @@ def _facts(record: Mapping[str, Any]) -> str:
     """A plain table of names and values; nested records get dotted names."""
     rows = "".join(
         f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
-        for name, value in _flatten(record)
+        for name, value in flatten(record)
     )
     return f'<table class="plain">{rows}</table>'
-
-
-def _flatten(record: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _picture(path: Path) -> str:

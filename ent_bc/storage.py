@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +130,15 @@ def space_from_dict(record: dict[str, Any]) -> spaces.Space[Any]:
         for bound in ("low", "high")
     )
     return spaces.Box(low, high, tuple(record["shape"]), dtype.type)
+
+
+def flatten(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A nested record's entries, by names with dots, for tables."""
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _to_json(policy_kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from toys import Task
 
 from ent_bc import EntBC
 from ent_bc.evaluation import (
@@ -32,24 +33,6 @@ from ent_bc.evaluation import (
 
 
 @dataclasses.dataclass(frozen=True)
-class ToyTask:
-    pair: int
-    target: int
-
-    @property
-    def task_id(self) -> str:
-        return f"{self.pair}{'ab'[self.target]}"
-
-    @property
-    def pair_id(self) -> str:
-        return str(self.pair)
-
-    @property
-    def twin(self) -> ToyTask:
-        return ToyTask(self.pair, 1 - self.target)
-
-
-@dataclasses.dataclass(frozen=True)
 class ToyDemo:
     """Shows the pair and the target; says which seed it was made with, and its number."""
 
@@ -66,7 +49,7 @@ class ToyOneShotEnv(gym.Env[np.ndarray, np.ndarray]):
 
     def __init__(self, split: str, n_tasks: int | None, **_: Any) -> None:
         pairs = range((n_tasks or 8) // 2)
-        self.tasks = [ToyTask(pair, target) for pair in pairs for target in range(2)]
+        self.tasks = [Task(pair, target) for pair in pairs for target in range(2)]
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
@@ -91,7 +74,7 @@ class ToyOneShotEnv(gym.Env[np.ndarray, np.ndarray]):
         }
         return self._observation, 0.0, False, self._left == 0, info
 
-    def get_demonstrations(self, task: ToyTask, n: int, *, seed: int) -> list[ToyDemo]:
+    def get_demonstrations(self, task: Task, n: int, *, seed: int) -> list[ToyDemo]:
         obs = np.array([[task.pair, task.target]])
         return [ToyDemo(obs, seed, number) for number in range(n)]
 

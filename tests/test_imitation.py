@@ -98,6 +98,19 @@ def make_ppo(venv: VecEnv, policy_kwargs: dict[str, Any]) -> PPO:
     )
 
 
+def make_bc(
+    policy: TaskConditionedPolicy, logger: imit_logger.HierarchicalLogger, **kwargs: Any
+) -> bc.BC:
+    return bc.BC(
+        observation_space=policy.observation_space,
+        action_space=policy.action_space,
+        rng=np.random.default_rng(0),
+        policy=policy,
+        custom_logger=logger,
+        **kwargs,
+    )
+
+
 def assert_it_learns(policy: Any, train: Callable[[], Any], venv: VecEnv) -> None:
     """Its parameters move, stay finite, and a rollout finishes."""
     before = copy.deepcopy(policy.state_dict())
@@ -126,14 +139,7 @@ def test_bc_trains_our_policy_with_its_own_loss(
     policy = TaskConditionedPolicy(
         venv.observation_space, venv.action_space, lambda _: 1.0, **flat_kwargs
     )
-    trainer = bc.BC(
-        observation_space=venv.observation_space,
-        action_space=venv.action_space,
-        rng=np.random.default_rng(0),
-        policy=policy,
-        demonstrations=expert_trajectories,
-        custom_logger=quiet,
-    )
+    trainer = make_bc(policy, quiet, demonstrations=expert_trajectories)
     assert_it_learns(policy, lambda: trainer.train(n_batches=5, progress_bar=False), venv)
     transitions = rollout.flatten_trajectories(expert_trajectories)
     metrics = trainer.loss_calculator(policy, transitions.obs[:8], transitions.acts[:8])
@@ -155,14 +161,7 @@ def test_bc_takes_dict_observations_with_a_sentence(quiet: imit_logger.Hierarchi
     policy = TaskConditionedPolicy(
         env.observation_space, env.action_space, lambda _: 1.0, net_arch=[16]
     )
-    trainer = bc.BC(
-        observation_space=env.observation_space,
-        action_space=env.action_space,
-        rng=np.random.default_rng(0),
-        policy=policy,
-        demonstrations=trajectories,
-        custom_logger=quiet,
-    )
+    trainer = make_bc(policy, quiet, demonstrations=trajectories)
     assert_it_learns(policy, lambda: trainer.train(n_batches=3, progress_bar=False), venv)
 
 
@@ -178,20 +177,13 @@ def test_dagger_trains_our_policy_with_our_expert(
     policy = TaskConditionedPolicy(
         venv.observation_space, venv.action_space, lambda _: 1.0, **flat_kwargs
     )
-    rng = np.random.default_rng(0)
-    bc_trainer = bc.BC(
-        observation_space=venv.observation_space,
-        action_space=venv.action_space,
-        rng=rng,
-        policy=policy,
-        custom_logger=quiet,
-    )
+    bc_trainer = make_bc(policy, quiet)
     trainer = SimpleDAggerTrainer(
         venv=venv,
         scratch_dir=tmp_path / "dagger",
         expert_policy=ExpertPolicy(venv),
         bc_trainer=bc_trainer,
-        rng=rng,
+        rng=bc_trainer.rng,
         custom_logger=quiet,
     )
     arguments = {"n_epochs": 1, "progress_bar": False, "log_rollouts_venv": None}
