@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.utils import EzPickle
 
 from meta_pusher_env import objects, scene
+from meta_pusher_env.measures import AGENT_POS_DIM, POSE_DIM, STATE_OBS_DIM, Measures
 from meta_pusher_env.rendering import Renderer, observation_camera
 from meta_pusher_env.tasks import DEFAULT_SPLIT_SEED, PusherTask, make_tasks
 
@@ -19,11 +21,7 @@ OBS_TYPES = ("state", "pixels", "pixels_agent_pos")
 EPISODE_STEPS = 100
 FRAME_SKIP = 5
 TORQUE_LIMIT = 2.0  # N m
-AGENT_POS_DIM = 20
-SLOT_DIM = 5 + objects.DESCRIPTOR_DIM
-GOAL_RADIUS_SQUARED = 0.017  # m^2, MIL's: squared distance of an object that is at the goal
-GOAL_STEPS = 10  # MIL's: an object was brought to the goal if it was there in so many steps
-STRICT_RADIUS = 0.05  # m
+NO_EPISODE = "The environment has no task yet: call reset() first."
 HUMAN_SIZE = 480  # pixels, of render()
 CROP_PLACE = (0.3, -0.2)  # m, world xy: off the goal, and not below the arm at rest
 CROP_YAW = 0.5  # rad: sides are seen, not edges
@@ -201,9 +199,7 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
         else:
             self.tasks = _check_tasks(tasks, n_tasks)
         self.slot_layout = (
-            {"start": AGENT_POS_DIM, "count": 2, "pose": SLOT_DIM - objects.DESCRIPTOR_DIM}
-            if obs_type == "state"
-            else None
+            {"start": AGENT_POS_DIM, "count": 2, "pose": POSE_DIM} if obs_type == "state" else None
         )
         self.split = split if tasks is None else "given by tasks"
         self.obs_type = obs_type
@@ -212,7 +208,7 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
         self.observation_space = _observation_space(obs_type, image_size)
         self.action_space = spaces.Box(-TORQUE_LIMIT, TORQUE_LIMIT, (scene.N_JOINTS,), np.float32)
         self._index_of = {t.task_id: index for index, t in enumerate(self.tasks)}
-        self._pinned = None if task is None else self._resolve(task)
+        self.pinned = None if task is None else self.resolve(task)
         self._task: PusherTask | None = None
         self.model: mujoco.MjModel  # both since the first reset
         self.data: mujoco.MjData
@@ -224,7 +220,7 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
     def task(self) -> PusherTask:
         """The task of the current episode; set by `reset`."""
         if self._task is None:
-            raise RuntimeError("The environment has no task yet: call reset() first.")
+            raise RuntimeError(NO_EPISODE)
         return self._task
 
     def reset(
@@ -248,38 +244,30 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
             raise ValueError(f"Unknown options {sorted(set(options) - {'task'})}: expected 'task'.")
         if "task" in options:
             pinned = options["task"]
-            self._pinned = None if pinned is None else self._resolve(pinned)
-        # First, so that it does not depend on whether a task is drawn.
-        placement = scene.draw_placement(self.np_random)
-        if self._pinned is None:
-            self._task = self.tasks[self.np_random.integers(len(self.tasks))]
-        else:
-            self._task = self._pinned
+            self.pinned = None if pinned is None else self.resolve(pinned)
+        self._task, placement = draw_episode(self.np_random, self.tasks, self.pinned)
         self._load(scene.build_model(self._task))
-        self._slots = placement.slots
-        self.data.qpos[scene.N_JOINTS :] = placement.object_qpos.ravel()
-        self.data.qvel[: scene.N_JOINTS] = placement.joint_velocities
-        mujoco.mj_forward(self.model, self.data)
-        self._start = placement.object_qpos[:, :2]
+        scene.place(self.model, self.data, placement)
+        self._measures.begin(self._task, placement.slots)
         self._steps = 0
-        self._steps_at_goal = np.zeros(2, dtype=np.int64)
         if self.render_mode == "human":
             self.render()
-        return self._observation(), self._info()
+        return self._observation(), self._measures.info()
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Applies 7 torques (N m, clipped to +-2) for 0.05 s; see the class for the rest."""
-        target = self.task.target
+        if self._task is None:
+            raise RuntimeError(NO_EPISODE)
         torques = _check_action(action)
-        self.data.ctrl[:] = np.clip(torques, -TORQUE_LIMIT, TORQUE_LIMIT)
+        self.data.ctrl[:] = [min(max(t, -TORQUE_LIMIT), TORQUE_LIMIT) for t in torques]
         scene.advance(self.model, self.data, FRAME_SKIP)
         self._steps += 1
-        self._steps_at_goal += scene.goal_distances(self.data) ** 2 < GOAL_RADIUS_SQUARED
-        info = self._info() | self._reward_terms(target, torques)
+        self._measures.count_step()
+        info = self._measures.info() | self._measures.reward_terms(torques)
         reward = info["reward_dist"] + info["reward_near"] + info["reward_ctrl"]
         if self.render_mode == "human":
             self.render()
-        return self._observation(), float(reward), False, self._steps >= EPISODE_STEPS, info
+        return self._observation(), reward, False, self._steps >= EPISODE_STEPS, info
 
     def render(self) -> Any:
         """An RGB array (480, 480, 3) from the observation's camera, or the viewer's window."""
@@ -319,7 +307,7 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
         if seed is None:
             seed = int(self.np_random.integers(2**31))
         return demonstrations.record_demonstrations(
-            self._resolve(task), n, seed=seed, obs_type=self.obs_type, image_size=self.image_size
+            self.resolve(task), n, seed=seed, obs_type=self.obs_type, image_size=self.image_size
         )
 
     def expert_action(self) -> np.ndarray:
@@ -338,7 +326,7 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
         Returns:
             (2, size, size, 3) uint8, in the order of ``task.objects``; the same for a twin.
         """
-        task = self._resolve(task)
+        task = self.resolve(task)
         model = scene.build_model(task)
         data = mujoco.MjData(model)
         camera = observation_camera()
@@ -368,8 +356,14 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
             mujoco.mj_resetData(model, self.data)
         else:
             self.model, self.data = model, mujoco.MjData(model)
+            self._measures = Measures(self.model, self.data)
 
-    def _resolve(self, task: object) -> PusherTask:
+    def resolve(self, task: object) -> PusherTask:
+        """The task that an index into `tasks`, a task id or a `PusherTask` names.
+
+        Raises:
+            ValueError: It names none.
+        """
         if isinstance(task, PusherTask):
             return task
         if isinstance(task, (int, np.integer)) and not isinstance(task, bool):
@@ -390,41 +384,13 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
 
     def _observation(self) -> Any:
         if self.obs_type == "state":
-            return state_observation(self.task, self.data, self._slots)
+            return self._measures.state_observation()
         if self._obs_renderer is None:
             self._obs_renderer = Renderer(self.image_size, self.image_size)
         pixels = self._obs_renderer.render(self.model, self.data)
         if self.obs_type == "pixels":
             return pixels
-        return {"pixels": pixels, "agent_pos": agent_pos(self.data)}
-
-    def _info(self) -> dict[str, Any]:
-        target = self.task.target
-        distances = scene.goal_distances(self.data)
-        moved = np.linalg.norm(scene.object_xy(self.data) - self._start, axis=1)
-        at_goal = self._steps_at_goal >= GOAL_STEPS
-        return {
-            "task_id": self.task.task_id,
-            "is_success": bool(at_goal[target]),
-            "is_success_other": bool(at_goal[1 - target]),
-            "is_success_strict": bool(
-                distances[target] < min(STRICT_RADIUS, distances[1 - target])
-            ),
-            "target_distance": float(distances[target]),
-            "distractor_distance": float(distances[1 - target]),
-            "target_moved": float(moved[target]),
-            "distractor_moved": float(moved[1 - target]),
-        }
-
-    def _reward_terms(self, target: int, torques: np.ndarray) -> dict[str, float]:
-        """Gymnasium's Pusher terms, weighted, for the target."""
-        reach = scene.object_position(self.data, target) - self.data.site("tip").xpos
-        goal_distance = scene.goal_distances(self.data)[target]
-        return {
-            "reward_near": -0.5 * float(np.linalg.norm(reach)),
-            "reward_dist": -float(goal_distance),
-            "reward_ctrl": -0.1 * float(np.square(torques).sum()),
-        }
+        return {"pixels": pixels, "agent_pos": self._measures.agent_pos()}
 
     def _show(self) -> None:
         import mujoco.viewer
@@ -458,34 +424,24 @@ def _check_tasks(tasks: Sequence[PusherTask], n_tasks: int | None) -> tuple[Push
     return checked
 
 
-def _check_action(action: Any) -> np.ndarray:
-    """The action as 7 finite float64 numbers, or a ValueError."""
+def _check_action(action: Any) -> list[float]:
+    """The action as 7 finite numbers, or a ValueError."""
     try:
         torques = np.asarray(action, dtype=np.float64)
     except (TypeError, ValueError):
-        torques = np.full(0, np.nan)
-    if torques.shape != (scene.N_JOINTS,) or not np.isfinite(torques).all():
+        torques = np.zeros(0)
+    numbers: list[float] = torques.tolist()
+    if torques.shape != (scene.N_JOINTS,) or not all(map(math.isfinite, numbers)):
         raise ValueError(f"The action is {action!r}, expected 7 finite torques.")
-    return torques
+    return numbers
 
 
-def agent_pos(data: mujoco.MjData) -> np.ndarray:
-    """The arm's own state, float32 (20,): joint angles, joint velocities, tip xyz, goal xyz."""
-    goal = (*scene.GOAL, scene.TABLE_HEIGHT)
-    joints = scene.N_JOINTS
-    parts = (data.qpos[:joints], data.qvel[:joints], data.site("tip").xpos, goal)
-    return np.concatenate(parts).astype(np.float32)
-
-
-def state_observation(task: PusherTask, data: mujoco.MjData, slots: np.ndarray) -> np.ndarray:
-    """`agent_pos` and, for each slot, [x, y, yaw, x velocity, y velocity, descriptor]; float32."""
-    parts = [agent_pos(data)]
-    for slot in slots:
-        start = scene.N_JOINTS + 3 * slot
-        qpos, qvel = data.qpos[start : start + 3], data.qvel[start : start + 3]
-        yaw = (qpos[2] + np.pi) % (2 * np.pi) - np.pi
-        parts += [qpos[:2], np.array([yaw]), qvel[:2], objects.describe(task.objects[slot])]
-    return np.concatenate(parts).astype(np.float32)
+def draw_episode(
+    rng: np.random.Generator, tasks: Sequence[PusherTask], pinned: PusherTask | None
+) -> tuple[PusherTask, scene.Placement]:
+    """The task of an episode, one of ``tasks`` where none is pinned, and its placement."""
+    placement = scene.draw_placement(rng)  # first: it must not depend on whether a task is drawn
+    return (tasks[rng.integers(len(tasks))] if pinned is None else pinned), placement
 
 
 def _observation_space(obs_type: str, image_size: int) -> spaces.Space[Any]:
@@ -495,4 +451,4 @@ def _observation_space(obs_type: str, image_size: int) -> spaces.Space[Any]:
     if obs_type == "pixels_agent_pos":
         arm = spaces.Box(-np.inf, np.inf, (AGENT_POS_DIM,), np.float32)
         return spaces.Dict({"pixels": pixels, "agent_pos": arm})
-    return spaces.Box(-np.inf, np.inf, (AGENT_POS_DIM + 2 * SLOT_DIM,), np.float32)
+    return spaces.Box(-np.inf, np.inf, (STATE_OBS_DIM,), np.float32)

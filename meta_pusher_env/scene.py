@@ -20,6 +20,7 @@ from meta_pusher_env.tasks import PusherTask
 
 N_JOINTS = 7
 TABLE_HEIGHT = -0.325  # m, world z of the table's top
+OBJECT_HEIGHT = TABLE_HEIGHT + 0.001  # m, world z of an object's base
 GOAL = np.array([0.45, -0.05])  # m, world xy; fixed, as in MIL's benchmark
 GOAL.setflags(write=False)
 TIP_OFFSET = (0.07, 0.0, 0.0)  # m, in the wrist's frame: the middle of the U-shaped scoop
@@ -89,7 +90,7 @@ def _add_object(spec: mujoco.MjSpec, slot: int, looks: ObjectSpec) -> None:
     texture.data = image.tobytes()
     material = spec.add_material(name=name, specular=0.1, shininess=0.1)
     material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
-    body = spec.worldbody.add_body(name=name, pos=(0, 0, TABLE_HEIGHT + 0.001))
+    body = spec.worldbody.add_body(name=name, pos=(0, 0, OBJECT_HEIGHT))
     body.add_geom(
         name=name,
         type=mujoco.mjtGeom.mjGEOM_MESH,
@@ -161,6 +162,13 @@ def _draw_offset(rng: np.random.Generator, x_low: float, x_high: float) -> np.nd
         offset = np.array([rng.uniform(x_low, x_high), rng.uniform(-0.3, 0.0)])
         if np.linalg.norm(offset) > 0.17:
             return offset
+
+
+def place(model: mujoco.MjModel, data: mujoco.MjData, placement: Placement) -> None:
+    """Puts a scene that was just reset to where an episode starts."""
+    data.qpos[N_JOINTS:] = placement.object_qpos.ravel()
+    data.qvel[:N_JOINTS] = placement.joint_velocities
+    mujoco.mj_forward(model, data)
 
 
 def advance(model: mujoco.MjModel, data: mujoco.MjData, n_substeps: int) -> None:

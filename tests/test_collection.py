@@ -18,7 +18,8 @@ from meta_pusher_env.collection import collect
 from meta_pusher_env.dataset_layout import CollectConfig, split_into_shards
 from meta_pusher_env.datasets import DemonstrationSet
 from meta_pusher_env.demonstrations import Episode, successful_episodes
-from meta_pusher_env.env import EPISODE_STEPS, GOAL_RADIUS_SQUARED, GOAL_STEPS, MetaPusherEnv
+from meta_pusher_env.env import EPISODE_STEPS, MetaPusherEnv
+from meta_pusher_env.measures import GOAL_RADIUS_SQUARED, GOAL_STEPS
 from meta_pusher_env.expert import Expert
 
 CONFIG = CollectConfig(

@@ -19,7 +19,8 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
 from meta_pusher_env import MetaPusherEnv, objects, scene
-from meta_pusher_env.env import AGENT_POS_DIM, OBS_TYPES, SLOT_DIM
+from meta_pusher_env.env import OBS_TYPES
+from meta_pusher_env.measures import AGENT_POS_DIM, SLOT_DIM
 from meta_pusher_env.tasks import make_tasks
 
 ID = "meta_pusher_env:MetaPusher-v0"
