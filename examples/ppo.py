@@ -4,36 +4,35 @@ python examples/ppo.py --model runs/state/seed-0/model.safetensors
 """
 
 import argparse
+import dataclasses
 
-import gymnasium as gym
-from stable_baselines3 import PPO
-from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import SubprocVecEnv
-
-from ent_bc import EntBC, TaskConditionedPolicy, VecSentenceObservation
+from ent_bc import EntBC
+from ent_bc.evaluation import EvaluationConfig, evaluate_k_shot
+from ent_bc.fine_tuning import FineTuneConfig, ProgressReward, fine_tune
+from ent_bc.vec_env import VectorEnvAdapter
+from meta_pusher_env import make_vec
 
 
-def make_env() -> gym.Env:
-    return Monitor(gym.make("meta_pusher_env:MetaPusher-v0"))
+def success(model: EntBC, n_tasks: int | None) -> float:
+    trials = evaluate_k_shot(model, EvaluationConfig(obs_type="state", n_trials=2, n_tasks=n_tasks))
+    return sum(trial.strict for trial in trials) / len(trials)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="where it starts (`make state` trains one)")
-    parser.add_argument("--out", default="runs/ppo.zip")
+    parser.add_argument("--out", default="runs/ppo.safetensors")
     parser.add_argument("--quick", action="store_true", help="one short rollout")
     args = parser.parse_args()
-    model = EntBC.load(args.model)
-    n_envs, n_steps = (1, 100) if args.quick else (8, 400)
-    venv = VecSentenceObservation(SubprocVecEnv([make_env] * n_envs), model, seed=0)
-    options = {"n_steps": n_steps, "batch_size": 100 if args.quick else 800, "learning_rate": 3e-5}
-    ppo = PPO(TaskConditionedPolicy, venv, policy_kwargs=model.policy.options, **options)
-    ppo.policy.load_state_dict(model.policy.state_dict())
-    ppo.learn(n_envs * n_steps if args.quick else 500_000)
-    mean, std = evaluate_policy(ppo, venv, 2 if args.quick else 50)
-    print(f"return: {mean:.1f} +- {std:.1f}")
-    ppo.save(args.out)
+    model, n_tasks = EntBC.load(args.model), 2 if args.quick else None
+    before = success(model, n_tasks)
+    config = FineTuneConfig()
+    if args.quick:
+        config = dataclasses.replace(config, total_timesteps=100, critic_timesteps=0, batch_size=50)
+    venv = ProgressReward(VectorEnvAdapter(make_vec(1 if args.quick else 128)))
+    fine_tune(model, venv, config, seed=0)  # returns SB3's PPO, to go on with
+    print(f"strict success on new objects: {before:.2f}, then {success(model, n_tasks):.2f}")
+    model.save(args.out)
 
 
 if __name__ == "__main__":
