@@ -8,7 +8,7 @@ ENV := .venv$(STACK)
 BIN := $(ENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-latest test-install lint expert rendering state setup gl clean
+.PHONY: help quickstart test test-latest test-install lint expert state speed fine-tuning setup gl clean
 
 help:
 	@echo "make quickstart   tasks, demonstrations, training, one-shot evaluation, report (ARGS=...)"
@@ -17,8 +17,9 @@ help:
 	@echo "make test-install the wheel holds all data; the environment alone installs light and runs"
 	@echo "make lint         ruff and mypy"
 	@echo "make expert       measures the scripted expert (ARGS='--episodes 2000')"
-	@echo "make rendering    measures frames a second of observations on one core"
 	@echo "make state        trains three seeds on state observations; the median on the test split"
+	@echo "make fine-tuning  PPO from under-trained models, three seeds, success before and after"
+	@echo "make speed        how fast all is beside its peers and its limits (ARGS='--groups pictures')"
 	@echo "make setup        .venv with the pinned packages, and headless OpenGL"
 	@echo "make clean        removes virtual environments and caches; keeps runs/"
 
@@ -43,11 +44,14 @@ lint: $(ENV)/.installed
 expert: $(ENV)/.installed
 	$(BIN)/python benchmarks/expert.py $(ARGS)
 
-rendering: gl
-	$(BIN)/python benchmarks/rendering.py $(ARGS)
-
 state: gl
 	$(BIN)/python benchmarks/one_shot.py --preset state --out runs/state $(ARGS)
+
+fine-tuning: gl
+	$(BIN)/python benchmarks/fine_tuning.py --out runs/fine_tuning $(ARGS)
+
+speed: gl
+	$(BIN)/ent-bc benchmark speed $(ARGS)
 
 setup: gl
 

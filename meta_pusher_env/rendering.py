@@ -197,20 +197,24 @@ class _Stage:
         self._context: mujoco.MjrContext | None = None
         self.pid = os.getpid()
         self.backend, self._gl = _open_gl()
+        self._present = _present_context(self.backend)
+        self._handle = self._present()
         self._structure: tuple[Any, ...] = ()
         self._shown: Callable[[], mujoco.MjModel | None] = lambda: None
 
     def show(self, model: mujoco.MjModel, width: int, height: int) -> mujoco.MjrContext:
-        """Returns the context, current, holding `model`, and at least width x height large."""
-        self._gl.make_current()  # always: other libraries have contexts too
+        """Returns the context, current, holding `model`, and just width x height large."""
+        # Other libraries have contexts too; made current again, ours would be flushed first.
+        if self._handle is None or self._present() != self._handle:
+            self._gl.make_current()
         context = self._context
         if context is None or self._shown() is not model:
             self._shown = lambda: None  # should loading fail half-way
             context = self._load(model)
             self._shown = weakref.ref(model)
-        if width > context.offWidth or height > context.offHeight:
-            largest = max(width, context.offWidth), max(height, context.offHeight)
-            mujoco.mjr_resizeOffscreen(*largest, context)
+        if width != context.offWidth or height != context.offHeight:
+            # Also to a smaller one: MuJoCo clears and reads back through all of the framebuffer.
+            mujoco.mjr_resizeOffscreen(width, height, context)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, context)
         return context
 
@@ -277,6 +281,15 @@ def _open_gl() -> tuple[str, Any]:
                 os.environ["MUJOCO_GL"] = backend
             return backend, context
     raise _no_gl(failures)
+
+
+def _present_context(backend: str) -> Callable[[], int | None]:
+    """Returns a quick function that tells the thread's current context; None if it cannot."""
+    if backend != "egl":
+        return lambda: None
+    told: Callable[[], int | None]
+    told = importlib.import_module("OpenGL.platform").PLATFORM.GetCurrentContext
+    return told
 
 
 def _unload(backend: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,13 +18,15 @@ import mujoco
 import numpy as np
 import pytest
 
-from meta_pusher_env import rendering
+from meta_pusher_env import rendering, scene
 from meta_pusher_env.rendering import Renderer, project, set_quality
+from meta_pusher_env.tasks import make_tasks
 
 PUSHER = Path(gymnasium.__file__).parent / "envs/mujoco/assets/pusher.xml"
 GOLDEN = Path(__file__).parent / "golden" / "rendering.npz"
 GOAL = (0.45, -0.05, -0.323)
 RENDERING = Path(rendering.__file__)
+MUJOCOS_QUALITY = {n: getattr(mujoco.MjSpec().visual.quality, n) for n in rendering.QUALITY}
 
 
 def _bumpy(rng: np.random.Generator, rings: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -88,6 +93,37 @@ def scenes() -> list[tuple[mujoco.MjModel, mujoco.MjData]]:
     """Scenes of one structure with meshes and textures of different content and size."""
     sizes = ((17, 64), (5, 64), (30, 32), (17, 128))
     return [_scene(seed, rings=r, pixels=p) for seed, (r, p) in enumerate(sizes)]
+
+
+@pytest.fixture(scope="module")
+def task_scenes() -> list[tuple[mujoco.MjModel, mujoco.MjData]]:
+    """Starts of some tasks, as the environment draws them; the models are copies."""
+    found = []
+    for seed, task in enumerate(make_tasks("test", 6, 0)[::2]):
+        model = copy.copy(scene.build_model(task))
+        data = mujoco.MjData(model)
+        scene.place(model, data, scene.draw_placement(np.random.default_rng(seed)))
+        found.append((model, data))
+    return found
+
+
+@pytest.fixture
+def by_mujoco(monkeypatch: pytest.MonkeyPatch) -> Callable[..., mujoco.Renderer]:
+    """Gives a `mujoco.Renderer` with a scene from our camera, without what we turn off."""
+    module = sys.modules[mujoco.Renderer.__module__]
+    # mujoco binds its backend on import, perhaps before ours was chosen.
+    chosen = sys.modules[f"mujoco.{rendering.ensure_gl()}"].GLContext
+    monkeypatch.setattr(module.gl_context, "GLContext", chosen)
+
+    def make(model: mujoco.MjModel, data: mujoco.MjData, width: int, height: int) -> Any:
+        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+        renderer = mujoco.Renderer(model, height=height, width=width)
+        renderer.update_scene(data, camera=rendering.observation_camera())
+        for name in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE", "FOG"):
+            renderer.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{name}")] = 0
+        return renderer
+
+    return make
 
 
 def _fresh(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -157,25 +193,52 @@ def test_project_takes_any_leading_shape():
     assert np.isnan(project((0.4, 5.0, 5.0), 64, 48)).all()  # behind the camera
 
 
-def test_equals_mujocos_renderer_of_equal_quality(scenes, monkeypatch):
+def test_equals_mujocos_renderer_of_equal_quality(scenes, task_scenes, by_mujoco):
     ours = Renderer(96, 64)
-    module = sys.modules[mujoco.Renderer.__module__]
-    # mujoco binds its backend on import, perhaps before ours was chosen.
-    chosen = sys.modules[f"mujoco.{rendering.ensure_gl()}"].GLContext
-    monkeypatch.setattr(module.gl_context, "GLContext", chosen)
-    for model, data in scenes:
+    for model, data in (*scenes, *task_scenes):
         got = ours.render(model, data)
         set_quality(model)
-        theirs = mujoco.Renderer(model, height=64, width=96)
-        theirs.update_scene(data, camera=rendering.observation_camera())
-        for name in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE", "FOG"):
-            theirs.scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{name}")] = 0
+        theirs = by_mujoco(model, data, 96, 64)
         expected = theirs.render()
         again = ours.render(model, data)  # while theirs still has a context
         theirs.close()
         assert np.abs(got.astype(int) - expected).max() <= 2
         assert np.array_equal(got, again)
         assert np.array_equal(got, ours.render(model, data))
+
+
+def test_objects_look_as_in_mujocos_default_quality(task_scenes, by_mujoco):
+    """But for shadows; at 480 pixels, where few lie on edges, which multisampling blurs."""
+    ours = Renderer(480, 480)
+    for original, data in task_scenes:
+        model = copy.copy(original)
+        picture = ours.render(model, data).astype(int)
+        away = mujoco.MjData(model)
+        away.qpos[scene.N_JOINTS :] = 10
+        mujoco.mj_forward(model, away)
+        mask = (picture != ours.render(model, away)).any(-1)
+
+        set_quality(model, MUJOCOS_QUALITY)
+        theirs = by_mujoco(model, data, 480, 480)
+        expected = theirs.render()
+        theirs.enable_segmentation_rendering()
+        their_mask = np.isin(theirs.render()[..., 0], model.ngeom - np.array([1, 2]))
+        theirs.close()
+        assert (mask & their_mask).sum() >= 0.95 * (mask | their_mask).sum()
+        assert np.abs(picture - expected)[their_mask].mean() <= 3
+
+
+def test_many_renderers_share_one_opengl_context(scenes):
+    def contexts() -> int:
+        gc.collect()
+        return sum(type(thing).__name__ == "GLContext" for thing in gc.get_objects())
+
+    Renderer(64, 64).render(*scenes[0])
+    before = contexts()
+    renderers = [Renderer(16 + n, 16) for n in range(20)]
+    for n, renderer in enumerate(renderers):
+        renderer.render(*scenes[n % 4])
+    assert contexts() == before > 0
 
 
 def test_switching_scenes_equals_a_fresh_context_exactly(scenes):
