@@ -40,8 +40,8 @@ def test_the_example_runs(model_file: Path, options: list[str]) -> None:
 
 
 def test_targets_and_files_that_it_names_exist() -> None:
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
-    for target in re.findall(r"`?make ([a-z]+)", README):
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
+    for target in re.findall(r"`?make ([a-z-]+)", README):
         assert target in targets, f"make {target}"
     for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (ROOT / path).exists(), path
