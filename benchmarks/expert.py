@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import time
 
-import mujoco
 import numpy as np
 import numpy.typing as npt
 
-from meta_pusher_env import env, scene
-from meta_pusher_env.expert import Expert
+from meta_pusher_env import measures, scene
 from meta_pusher_env.mil import load_mil_tasks
-from meta_pusher_env.tasks import SPLITS, PusherTask, make_tasks
+from meta_pusher_env.recording import Attempt, Episode, record_episodes
+from meta_pusher_env.tasks import SPLITS, make_tasks
 
 CLEAN_RADIUS = 0.03  # m: a distractor that moved less was left alone
 BARS = {"mil": ">= 0.99", "strict": ">= 0.95", "clean": ">= 0.75", "both": "<= 0.03"}
@@ -30,33 +29,23 @@ FIRST_SEED = 1_000_000  # apart from the placements that the expert was tuned on
 PRIME = 7919  # a step through the tasks that visits all of them before any comes again
 
 
-def run_episode(task: PusherTask, seed: int) -> dict[str, float]:
-    """One episode of the expert: the four outcomes (0 or 1) and where the target started."""
-    model = scene.build_model(task)
-    data = mujoco.MjData(model)
-    placement = scene.draw_placement(np.random.default_rng(seed))
-    data.qpos[scene.N_JOINTS :] = placement.object_qpos.ravel()
-    data.qvel[: scene.N_JOINTS] = placement.joint_velocities
-    mujoco.mj_forward(model, data)
-    expert = Expert(model, task.target)
-    steps_at_goal = np.zeros(2, dtype=int)
-    for _ in range(env.EPISODE_STEPS):
-        data.ctrl[:] = expert.act(data)
-        scene.advance(model, data, env.FRAME_SKIP)
-        steps_at_goal += scene.goal_distances(data) ** 2 < env.GOAL_RADIUS_SQUARED
+def outcomes(episode: Episode) -> dict[str, float]:
+    """The four outcomes (0 or 1) of an episode and where the target started."""
+    task = episode.task
+    places = episode.states[:, scene.N_JOINTS : scene.N_JOINTS + 6].reshape(-1, 2, 3)[..., :2]
+    squared = np.square(places - scene.GOAL).sum(axis=2)
+    at_goal = (squared[1:] < measures.GOAL_RADIUS_SQUARED).sum(axis=0) >= measures.GOAL_STEPS
+    distances, moved = np.sqrt(squared[-1]), np.linalg.norm(places[-1] - places[0], axis=1)
     target, other = task.target, 1 - task.target
-    distances, at_goal = scene.goal_distances(data), steps_at_goal >= env.GOAL_STEPS
-    start = placement.object_qpos[:, :2]
-    moved = np.linalg.norm(scene.object_xy(data) - start, axis=1)
     return {
         "mil": at_goal[target],
-        "strict": distances[target] < min(env.STRICT_RADIUS, distances[other]),
+        "strict": distances[target] < min(measures.STRICT_RADIUS, distances[other]),
         "clean": moved[other] < CLEAN_RADIUS,
         "both": at_goal.all(),
-        "start": float(np.linalg.norm(start[target] - scene.GOAL)),
-        "radius": task.objects[task.target].radius,
+        "start": episode.start_distance,
+        "radius": task.objects[target].radius,
         "damping": task.objects[target].damping,
-        "gap": float(np.linalg.norm(start[1] - start[0])),
+        "gap": float(np.linalg.norm(places[0, 1] - places[0, 0])),
     }
 
 
@@ -93,8 +82,9 @@ def main() -> None:
     for task in chosen:  # compiled beforehand: the speed is the expert's, not the compiler's
         scene.build_model(task)
     begun = time.process_time()
-    rows = [run_episode(task, args.seed + i) for i, task in enumerate(chosen)]
+    episodes = record_episodes([Attempt(task, args.seed + i) for i, task in enumerate(chosen)])
     seconds = time.process_time() - begun
+    rows = [outcomes(episode) for episode in episodes]
     columns = {key: np.array([row[key] for row in rows], dtype=float) for key in rows[0]}
     n = len(rows)
     print(f"{n} episodes, unfiltered\n\n{'':8}{'share':>7}   95% interval    bar")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from pathlib import Path
@@ -29,12 +30,14 @@ from meta_pusher_env.dataset_layout import (
     write_json,
 )
 from meta_pusher_env.datasets import DemonstrationSet
-from meta_pusher_env.demonstrations import Episode, render_states, successful_episodes
+from meta_pusher_env.demonstrations import Order, render_states, successful_episodes
 from meta_pusher_env.env import EPISODE_STEPS
+from meta_pusher_env.recording import Episode
 from meta_pusher_env.tasks import PusherTask, hash_tasks
 
 __all__ = ["CollectConfig", "collect"]
 
+PATIENCE = 900.0  # s without a shard: many EGL renderers at once were reported to hang on a GPU
 ACCEPTANCE_BINS = (0.17, 0.20, 0.24, 0.28, 0.32, 0.37)  # m, start distances of target and goal
 
 
@@ -136,9 +139,18 @@ def _make_shards(
     # Not forked: the parent may have OpenGL contexts and threads.
     pool = ProcessPoolExecutor(n_workers, multiprocessing.get_context("spawn"))
     try:
-        jobs = [pool.submit(_make_shard, root, config, shard) for shard in shards]
-        for job in as_completed(jobs):
-            yield job.result()
+        pending = {pool.submit(_make_shard, root, config, shard) for shard in shards}
+        while pending:
+            done, pending = wait(pending, PATIENCE, FIRST_COMPLETED)
+            if not done:
+                for process in list(pool._processes.values()):
+                    process.kill()  # else shutdown would wait for it
+                raise RuntimeError(
+                    f"No worker has finished a shard for {PATIENCE:g} s; they may hang in OpenGL. "
+                    "Call collect() again to go on; n_workers=1 draws in this process alone."
+                )
+            for job in done:
+                yield job.result()
     except BrokenProcessPool as error:
         raise RuntimeError(
             "A worker process died: out of memory, killed, or the main script lacks its "
@@ -173,36 +185,32 @@ def _record_tasks(
     shapes = config.arrays().items()
     arrays = {name: np.empty((n_demos, *shape), dtype) for name, (shape, dtype) in shapes}
     starts: dict[str, list[Any]] = {"start_distance": [], "kept": []}
-    # Twins come one after the other and share their compiled scene.
-    episodes = (episode for task in tasks for episode in _kept_episodes(task, config, starts))
-    seeds, noise = [], []
-    for index, episode in enumerate(episodes):
-        seeds.append(episode.seed)
-        noise.append(episode.noise)
-        for name, row in _rows(episode, config).items():
-            arrays[name][index] = row
+    seeds: list[int] = []
+    noise: list[float] = []
+    for kept, first in itertools.chain(*successful_episodes(_orders(tasks, config))):
+        starts["start_distance"].append(first.start_distance)
+        starts["kept"].append(kept is not None)
+        if kept is not None:
+            for name, row in _rows(kept, config).items():
+                arrays[name][len(seeds)] = row
+            seeds.append(kept.seed)
+            noise.append(kept.noise)
     task_ids = [task.task_id for task in tasks]
     return arrays, {"task_ids": task_ids, "seeds": seeds, "noise": noise, "starts": starts}
 
 
-def _kept_episodes(
-    task: PusherTask, config: CollectConfig, starts: dict[str, list[Any]]
-) -> Iterator[Episode]:
-    """The task's demonstrations, clean ones first; notes all starts, the dropped ones too."""
+def _orders(tasks: Sequence[PusherTask], config: CollectConfig) -> list[Order]:
+    """What is to be recorded: for each task, clean demonstrations first."""
     n_noisy = config.demos_per_task - config.clean_demos
     # Seeds of their own: from one stream, a noisy episode could start just as a clean one did.
-    for n_wanted, seed, noise in (
-        (config.clean_demos, 2 * config.seed, 0.0),
-        (n_noisy, 2 * config.seed + 1, config.noise),
-    ):
-        attempts = successful_episodes(task, seed=seed, noise=noise)
-        while n_wanted:
-            kept, first = next(attempts)
-            starts["start_distance"].append(first.start_distance)
-            starts["kept"].append(kept is not None)
-            if kept is not None:
-                n_wanted -= 1
-                yield kept
+    return [
+        order
+        for task in tasks
+        for order in (
+            Order(task, config.clean_demos, 2 * config.seed),
+            Order(task, n_noisy, 2 * config.seed + 1, config.noise),
+        )
+    ]
 
 
 def _rows(episode: Episode, config: CollectConfig) -> dict[str, np.ndarray]:

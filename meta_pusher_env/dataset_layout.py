@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from meta_pusher_env.demonstrations import STATE_DIM
 from meta_pusher_env.env import EPISODE_STEPS, OBS_TYPES
 from meta_pusher_env.measures import AGENT_POS_DIM, SLOT_DIM
+from meta_pusher_env.recording import STATE_DIM
 from meta_pusher_env.scene import N_JOINTS
 from meta_pusher_env.tasks import DEFAULT_SPLIT_SEED, PusherTask, make_tasks
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -72,6 +72,7 @@ class DemonstrationSet(Sequence[Demonstration]):
             )
         self._check_files()
         self._rows_per_shard = len(split_into_shards(self.tasks)[0]) * self.config.demos_per_task
+        self._stored = "state_obs" if self.config.obs_type == "state" else "pixels"
         self._maps: dict[tuple[int, str], np.ndarray] = {}
         self._metas: dict[int, dict[str, Any]] = {}
 
@@ -92,7 +93,7 @@ class DemonstrationSet(Sequence[Demonstration]):
         task, shard, row = self._locate(index)
         steps = self._array(shard, "steps")[row]
         agent_pos = self._array(shard, "agent_pos")[row]
-        stored = self._array(shard, "state_obs" if self.config.obs_type == "state" else "pixels")
+        stored = self._array(shard, self._stored)
         obs: np.ndarray | dict[str, np.ndarray] = stored[row]
         if self.config.obs_type == "pixels_agent_pos":
             obs = {"pixels": stored[row], "agent_pos": agent_pos[steps]}
@@ -126,6 +127,33 @@ class DemonstrationSet(Sequence[Demonstration]):
             steps=np.arange(len(demo.states)),
         )
 
+    def close(self) -> None:
+        """Closes the maps; what is used again is opened again."""
+        self._maps.clear()
+
+    def will_read(self, wanted: Iterable[tuple[int, Iterable[int]]]) -> None:
+        """Lets the system fetch stored observations from the disk, all at once and no others.
+
+        Read without that, each is waited for on its own, and much that lies beside it is read too.
+
+        Args:
+            wanted: Pairs of a demonstration's index and the places in its `obs`.
+        """
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for index, places in wanted:
+            _, shard, row = self._locate(index)
+            array, path = self._array(shard, self._stored), self._path(shard, self._stored)
+            n_bytes = array.strides[1]
+            file = os.open(path, os.O_RDONLY)
+            try:
+                start = os.fstat(file).st_size - array.nbytes + row * array.strides[0]
+                for place in places:
+                    at = start + place % array.shape[1] * n_bytes
+                    os.posix_fadvise(file, at, n_bytes, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(file)
+
     def noise_levels(self) -> np.ndarray:
         """(len,) standard deviation of the noise in each demonstration, as `Episode.noise`, N m."""
         shards = range(len(self.manifest["shards"]))
@@ -157,11 +185,14 @@ class DemonstrationSet(Sequence[Demonstration]):
     def _array(self, shard: int, name: str) -> np.ndarray:
         array = self._maps.get((shard, name))
         if array is None:
-            file = self.directory / shard_name(shard) / f"{name}.npy"
+            file = self._path(shard, name)
             # A plain array over the map: rows of an np.memmap are slow to make. Steps are few.
             array = np.asarray(np.load(file, mmap_mode=None if name == "steps" else "r"))
             self._maps[shard, name] = array
         return array
+
+    def _path(self, shard: int, name: str) -> Path:
+        return self.directory / shard_name(shard) / f"{name}.npy"
 
     def _meta(self, shard: int) -> dict[str, Any]:
         if shard not in self._metas:

@@ -1,69 +1,28 @@
-"""The expert's demonstrations: one record, how it is recorded, and how it is drawn again.
+"""The expert's demonstrations: one record, how it is made, and how it is drawn again.
 
-`meta_pusher_env.datasets` keeps many of them on disk.
+`meta_pusher_env.recording` records the episodes, `meta_pusher_env.datasets` keeps many on disk.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import mujoco
 import numpy as np
 
 from meta_pusher_env import rendering, scene
-from meta_pusher_env.env import (
-    AGENT_POS_DIM,
-    EPISODE_STEPS,
-    OBS_TYPES,
-    TORQUE_LIMIT,
-    MetaPusherEnv,
-)
-from meta_pusher_env.expert import Expert
+from meta_pusher_env.env import EPISODE_STEPS, OBS_TYPES
+from meta_pusher_env.recording import Attempt, Episode, record_episodes
 from meta_pusher_env.tasks import PusherTask
 
-STATE_DIM = 26
 DEMONSTRATION_SEEDS = 2**31  # demonstrations start from seeds below, evaluation trials from above
-NOISE_MEMORY = 0.8  # AR(1) coefficient of the injected torque noise, per control step
-# The wrist is light: noise that moves the shoulder a little would throw it about.
-NOISE_SCALE = np.array([1.0, 1.0, 0.3, 0.5, 0.15, 0.15, 0.15])
 DOWN_HEIGHT = 0.105  # m above the table: a tip below it has come down beside an object
 OBJECT_MIDDLE = 0.03  # m above the table: where on an object the attention target lies
 _MAX_DROPPED = 50
-
-
-@dataclasses.dataclass(frozen=True)
-class Episode:
-    """One recorded episode: everything that is needed to show or train on it.
-
-    Attributes:
-        task: The task that was demonstrated.
-        seed: The reset's seed.
-        noise: Standard deviation of the noise injected into the shoulder's executed torques, N m.
-        states: (101, 26) float64, MuJoCo's qpos and qvel before each step and at the end.
-        acts: (100, 7) float32, the expert's own torques (clean labels), N m.
-        agent_pos: (101, 20) float32.
-        state_obs: (101, D) float32, the environment's state observations.
-        start_distance: Of the target from the goal, m.
-        success: MIL's criterion.
-    """
-
-    task: PusherTask
-    seed: int
-    noise: float
-    states: np.ndarray
-    acts: np.ndarray
-    agent_pos: np.ndarray
-    state_obs: np.ndarray
-    start_distance: float
-    success: bool
-
-    @property
-    def demo_id(self) -> str:
-        """Unique name: the task's, and the start's seed."""
-        return f"{self.task.task_id}/{self.seed}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,76 +75,83 @@ class StepInfos(Sequence[dict[str, Any]]):
         return {**self._common, "step": step, "attention_target": self._targets[step]}
 
 
-def record_episode(
-    env: MetaPusherEnv, task: PusherTask, *, seed: int, noise: float = 0.0
-) -> Episode:
-    """Lets the expert do a task once.
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """Successful episodes of a task, each from another start.
 
-    Args:
-        env: A state environment; of any split, for the task says all.
+    Attributes:
         task: What to do.
-        seed: Fixes start and noise.
-        noise: Standard deviation of AR(1) noise on the executed torques, N m, at the shoulder
-            (`NOISE_SCALE` elsewhere); the recorded labels stay the expert's own (DART, Laskey et
-            al. 2017).
+        n: How many.
+        seed: Fixes them.
+        noise: Each start's level is drawn between 0 and this; see `Attempt`.
     """
-    rng = np.random.default_rng([seed, 1])
-    obs, info = env.reset(seed=seed, options={"task": task})
-    expert = Expert(env.model, task.target)
-    start_distance = info["target_distance"]
-    all_obs, states, acts = [obs], [_physics_state(env.data)], []
-    disturbance = np.zeros(scene.N_JOINTS)
-    innovation = noise * np.sqrt(1 - NOISE_MEMORY**2) * NOISE_SCALE
-    for _ in range(EPISODE_STEPS):
-        label = expert.act(env.data)
-        disturbance = NOISE_MEMORY * disturbance + innovation * rng.standard_normal(scene.N_JOINTS)
-        executed = np.clip(label + disturbance, -TORQUE_LIMIT, TORQUE_LIMIT)
-        obs, _, _, _, info = env.step(executed)
-        all_obs.append(obs)
-        states.append(_physics_state(env.data))
-        acts.append(label)
-    state_obs = np.stack(all_obs)
-    return Episode(
-        task=task,
-        seed=seed,
-        noise=noise,
-        states=np.stack(states),
-        acts=np.stack(acts).astype(np.float32),
-        agent_pos=state_obs[:, :AGENT_POS_DIM],
-        state_obs=state_obs,
-        start_distance=start_distance,
-        success=info["is_success"],
-    )
+
+    task: PusherTask
+    n: int
+    seed: int
+    noise: float = 0.0
 
 
-def successful_episodes(
-    task: PusherTask, *, seed: int, noise: float = 0.0
-) -> Iterator[tuple[Episode | None, Episode]]:
-    """Endless starts of a task: pairs of (the episode if the start is kept, the first episode).
+Start = tuple[Episode | None, Episode]
+"""The episode if the start is kept, and the first episode from there."""
 
-    Each start has a noise level of its own, between 0 and ``noise`` N m. Where noise made the
-    expert fail, the same start is tried again with half of it, at last with none: a start is
-    dropped only if the expert fails undisturbed.
+
+def successful_episodes(orders: Sequence[Order]) -> list[list[Start]]:
+    """Each order's starts, until as many as it asks for are kept; recorded for all orders at once.
+
+    Where noise made the expert fail, the same start is tried again with half of it, at last with
+    none: a start is dropped only if the expert fails undisturbed.
 
     Raises:
-        RuntimeError: 50 starts in a row were dropped.
+        RuntimeError: 50 of a task's starts in a row were dropped.
     """
-    rng = np.random.default_rng([seed, int(noise > 0), *task.task_id.encode()])
-    env = MetaPusherEnv(n_tasks=2)
-    n_dropped = 0
-    while n_dropped < _MAX_DROPPED:
-        start = int(rng.integers(DEMONSTRATION_SEEDS))
-        level = float(rng.uniform(0, noise)) if noise else 0.0
-        first = episode = record_episode(env, task, seed=start, noise=level)
+    fillers = {number: _fill(order) for number, order in enumerate(orders) if order.n}
+    filled: list[list[Start]] = [[] for _ in orders]
+    asked = {number: next(filler) for number, filler in fillers.items()}
+    while asked:
+        episodes = iter(record_episodes([each for some in asked.values() for each in some]))
+        replies = {number: list(islice(episodes, len(some))) for number, some in asked.items()}
+        asked = {}
+        for number, reply in replies.items():
+            try:
+                asked[number] = fillers[number].send(reply)
+            except StopIteration as end:
+                filled[number] = end.value
+    return filled
+
+
+def _fill(order: Order) -> Generator[list[Attempt], list[Episode], list[Start]]:
+    """Asks for attempts, is sent their episodes, and returns the order's starts."""
+    rng = np.random.default_rng([order.seed, int(order.noise > 0), *order.task.task_id.encode()])
+    starts: list[Start] = []
+    n_missing, n_dropped = order.n, 0
+    while n_missing:
+        attempts = [_draw_attempt(order, rng) for _ in range(n_missing)]
+        firsts = yield attempts
+        best = list(firsts)
         for factor in (0.5, 0.0):
-            if not episode.success and level:
-                episode = record_episode(env, task, seed=start, noise=factor * level)
-        n_dropped = 0 if episode.success else n_dropped + 1
-        yield (episode if episode.success else None), first
-    raise RuntimeError(
-        f"The expert failed at {_MAX_DROPPED} starts in a row of task {task.task_id!r}: the task "
-        "cannot be demonstrated; take another."
-    )
+            again = [i for i, it in enumerate(best) if not it.success and attempts[i].noise]
+            calmer = [
+                dataclasses.replace(attempts[i], noise=factor * attempts[i].noise) for i in again
+            ]
+            episodes = yield calmer
+            for i, episode in zip(again, episodes, strict=True):
+                best[i] = episode
+        for episode, first in zip(best, firsts, strict=True):
+            starts.append((episode if episode.success else None, first))
+            n_missing -= episode.success
+            n_dropped = 0 if episode.success else n_dropped + 1
+            if n_dropped == _MAX_DROPPED:
+                raise RuntimeError(
+                    f"The expert failed at {_MAX_DROPPED} starts in a row of task "
+                    f"{order.task.task_id!r}: the task cannot be demonstrated; take another."
+                )
+    return starts
+
+
+def _draw_attempt(order: Order, rng: np.random.Generator) -> Attempt:
+    seed = int(rng.integers(DEMONSTRATION_SEEDS))
+    return Attempt(order.task, seed, float(rng.uniform(0, order.noise)) if order.noise else 0.0)
 
 
 def record_demonstrations(
@@ -205,7 +171,7 @@ def record_demonstrations(
         seed: Fixes them.
         obs_type: As the environment's.
         image_size: As the environment's.
-        noise: See `record_episode`; each demonstration's is drawn between 0 and this.
+        noise: See `Attempt.noise`; each demonstration's is drawn between 0 and this.
 
     Raises:
         ValueError: n is less than 1, or the obs_type is unknown.
@@ -214,13 +180,27 @@ def record_demonstrations(
         raise ValueError(f"n is {n}, expected at least 1 demonstration.")
     if obs_type not in OBS_TYPES:
         raise ValueError(f"Unknown obs_type {obs_type!r}: expected one of {', '.join(OBS_TYPES)}.")
-    demonstrations: list[Demonstration] = []
-    for success, _ in successful_episodes(task, seed=seed, noise=noise):
-        if success is not None:
-            demonstrations.append(_full_demonstration(success, obs_type, image_size))
-        if len(demonstrations) == n:
-            return demonstrations
-    raise AssertionError("unreachable: attempts end in an error, not in silence")
+    [starts] = successful_episodes([Order(task, n, seed, noise)])
+    kept = [episode for episode, _ in starts if episode is not None]
+    steps = np.arange(EPISODE_STEPS + 1)
+    return [_demonstration(episode, obs_type, image_size, steps) for episode in kept]
+
+
+def record_end_demonstrations(
+    orders: Sequence[Order], *, obs_type: str, image_size: int
+) -> list[list[Demonstration]]:
+    """Records `record_demonstrations`' demonstrations with first and last observations alone.
+
+    Args:
+        orders: What to demonstrate; recorded for all at once.
+        obs_type: As the environment's.
+        image_size: As the environment's.
+    """
+    ends = np.array([0, EPISODE_STEPS])
+    return [
+        [_demonstration(kept, obs_type, image_size, ends) for kept, _ in starts if kept is not None]
+        for starts in successful_episodes(orders)
+    ]
 
 
 def render_states(task: PusherTask, states: np.ndarray, image_size: int) -> np.ndarray:
@@ -268,20 +248,20 @@ def attention_targets(agent_pos: np.ndarray) -> np.ndarray:
     return targets
 
 
-def _full_demonstration(episode: Episode, obs_type: str, image_size: int) -> Demonstration:
-    obs: np.ndarray | dict[str, np.ndarray] = episode.state_obs
+def _demonstration(
+    episode: Episode, obs_type: str, image_size: int, steps: np.ndarray
+) -> Demonstration:
+    """A demonstration with observations at some steps."""
+    obs: np.ndarray | dict[str, np.ndarray] = episode.state_obs[steps]
     if obs_type != "state":
-        pixels = render_states(episode.task, episode.states, image_size)
-        obs = pixels if obs_type == "pixels" else {"pixels": pixels, "agent_pos": episode.agent_pos}
+        pixels = render_states(episode.task, episode.states[steps], image_size)
+        agent_pos = episode.agent_pos[steps]
+        obs = pixels if obs_type == "pixels" else {"pixels": pixels, "agent_pos": agent_pos}
     return Demonstration(
         obs=obs,
         acts=episode.acts,
         infos=StepInfos(episode.task, episode.demo_id, episode.agent_pos),
         terminal=False,
-        steps=np.arange(len(episode.states)),
+        steps=steps,
         states=episode.states,
     )
-
-
-def _physics_state(data: mujoco.MjData) -> np.ndarray:
-    return np.concatenate([data.qpos, data.qvel])

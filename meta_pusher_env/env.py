@@ -310,6 +310,31 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
             self.resolve(task), n, seed=seed, obs_type=self.obs_type, image_size=self.image_size
         )
 
+    def get_end_demonstrations(
+        self, tasks: Sequence[int | str | PusherTask], n: int, *, seeds: Sequence[int]
+    ) -> list[list[Any]]:
+        """`get_demonstrations` of several tasks at once, with first and last observations alone.
+
+        Args:
+            tasks: As there.
+            n: How many of each.
+            seeds: One for each task.
+
+        Returns:
+            For each task, n `Demonstration`s; all but ``obs`` and ``steps`` as there.
+        """
+        from meta_pusher_env import demonstrations  # to the right of this module: only here
+
+        orders = [
+            demonstrations.Order(self.resolve(task), n, seed)
+            for task, seed in zip(tasks, seeds, strict=True)
+        ]
+        return demonstrations.record_end_demonstrations(
+            orders,
+            obs_type=self.obs_type,
+            image_size=self.image_size,
+        )
+
     def expert_action(self) -> np.ndarray:
         """The scripted expert's torques (7,) for the current state and task, N m; privileged."""
         from meta_pusher_env.expert import Expert  # to the right of this module: only here

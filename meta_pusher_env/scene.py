@@ -43,6 +43,12 @@ def build_model(task: PusherTask) -> mujoco.MjModel:
     return _compile(task.objects)
 
 
+@lru_cache(maxsize=1)
+def build_arm() -> mujoco.MjModel:
+    """The arm alone, for its kinematics: they are the same in all scenes."""
+    return _arm_spec().compile()
+
+
 @lru_cache(maxsize=512)
 def _compile(pair: tuple[ObjectSpec, ObjectSpec]) -> mujoco.MjModel:
     spec = _arm_spec()

@@ -6,8 +6,9 @@ import dataclasses
 import json
 import multiprocessing
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -17,10 +18,11 @@ from meta_pusher_env import collection, dataset_layout, make_tasks, scene
 from meta_pusher_env.collection import collect
 from meta_pusher_env.dataset_layout import CollectConfig, split_into_shards
 from meta_pusher_env.datasets import DemonstrationSet
-from meta_pusher_env.demonstrations import Episode, successful_episodes
+from meta_pusher_env.demonstrations import Order, successful_episodes
 from meta_pusher_env.env import EPISODE_STEPS, MetaPusherEnv
-from meta_pusher_env.measures import GOAL_RADIUS_SQUARED, GOAL_STEPS
 from meta_pusher_env.expert import Expert
+from meta_pusher_env.measures import GOAL_RADIUS_SQUARED, GOAL_STEPS
+from meta_pusher_env.recording import Episode
 
 CONFIG = CollectConfig(
     n_tasks=4, image_size=32, demos_per_task=2, frames_per_demo=3, noise=0.3, clean_demos=1
@@ -138,6 +140,15 @@ def test_a_bad_value_is_named(field: str, value: object) -> None:
         CollectConfig(**{field: value})  # type: ignore[arg-type]
 
 
+def test_workers_that_hang_are_ended_with_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collection, "PATIENCE", 0.01)  # no process starts so fast
+    with pytest.raises(RuntimeError, match="No worker has finished .* n_workers=1"):
+        collect(tmp_path, CONFIG, n_workers=2)
+    assert len(collect(tmp_path, CONFIG, n_workers=1)) == len(CONFIG.tasks()) * CONFIG.demos_per_task
+
+
 def test_bad_number_of_workers(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="n_workers is 0, expected at least 1"):
         collect(tmp_path, CONFIG, n_workers=0)
@@ -235,13 +246,15 @@ def test_starts_and_real_noise_levels_are_recorded(
 ) -> None:
     distances: list[float] = []
 
-    def every_second_start_dropped_and_the_others_calmed(
-        *args: object, **kwargs: object
-    ) -> Iterator[tuple[Episode | None, Episode]]:
-        for index, (_, first) in enumerate(successful_episodes(*args, **kwargs)):  # type: ignore[arg-type]
-            distances.append(first.start_distance)
-            calmer = dataclasses.replace(first, noise=first.noise / 2 + 0.5)
-            yield (calmer if index % 2 else None), first
+    def every_second_start_dropped_and_the_others_calmed(orders: Sequence[Order]) -> list[Any]:
+        doubled = [dataclasses.replace(order, n=2 * order.n) for order in orders]
+        given: list[list[tuple[Episode | None, Episode]]] = []
+        for starts in successful_episodes(doubled):
+            firsts = [first for _, first in starts]
+            distances.extend(first.start_distance for first in firsts)
+            calmer = [dataclasses.replace(it, noise=it.noise / 2 + 0.5) for it in firsts]
+            given.append([(calmer[i] if i % 2 else None, it) for i, it in enumerate(firsts)])
+        return given
 
     monkeypatch.setattr(
         collection, "successful_episodes", every_second_start_dropped_and_the_others_calmed

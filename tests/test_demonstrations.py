@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from meta_pusher_env import demonstrations, make_tasks, scene
 from meta_pusher_env.demonstrations import (
+    DEMONSTRATION_SEEDS,
     Demonstration,
-    Episode,
+    Order,
+    Start,
     attention_targets,
     record_demonstrations,
-    record_episode,
     render_states,
     successful_episodes,
 )
 from meta_pusher_env.env import EPISODE_STEPS, TORQUE_LIMIT, MetaPusherEnv
+from meta_pusher_env.recording import STATE_DIM, Attempt, Episode, record_episodes
 
 TASKS = make_tasks("train", 4)
 
@@ -67,35 +70,15 @@ def test_the_seed_fixes_them_and_the_task_matters(demos: list[Demonstration]) ->
 def test_every_demonstration_starts_elsewhere(demos: list[Demonstration]) -> None:
     assert not np.array_equal(demos[0].states[0], demos[1].states[0])
     starts = [int(demo.infos[0]["demo_id"].split("/")[1]) for demo in demos]
-    assert max(starts) < demonstrations.DEMONSTRATION_SEEDS
+    assert max(starts) < DEMONSTRATION_SEEDS
 
 
 def test_labels_are_torques_and_states_are_whole(demos: list[Demonstration]) -> None:
     for demo in demos:
         assert demo.acts.dtype == np.float32 and np.abs(demo.acts).max() <= TORQUE_LIMIT
-        assert demo.states.shape == (EPISODE_STEPS + 1, demonstrations.STATE_DIM)
+        assert demo.states.shape == (EPISODE_STEPS + 1, STATE_DIM)
         assert isinstance(demo.obs, np.ndarray)
         np.testing.assert_array_equal(demo.obs[:, :7], demo.states[:, :7].astype(np.float32))
-
-
-def test_a_clean_recording_replays() -> None:
-    env = MetaPusherEnv(n_tasks=2)
-    episode = record_episode(env, TASKS[0], seed=3)
-    env.reset(seed=3, options={"task": TASKS[0]})
-    for step in range(5):  # acts are rounded to float32, so not for ever
-        env.step(episode.acts[step])
-        np.testing.assert_allclose(env.data.qpos, episode.states[step + 1, :13], atol=1e-5)
-
-
-def test_noise_is_in_the_motion_and_repeatable() -> None:
-    env = MetaPusherEnv(n_tasks=2)
-    clean, noisy, again = (
-        record_episode(env, TASKS[0], seed=3, noise=noise) for noise in (0.0, 0.5, 0.5)
-    )
-    np.testing.assert_array_equal(clean.states[0], noisy.states[0])
-    np.testing.assert_array_equal(clean.acts[0], noisy.acts[0])  # a label is the expert's own
-    assert np.abs(clean.states[1] - noisy.states[1]).max() > 1e-3
-    np.testing.assert_array_equal(noisy.states, again.states)
 
 
 @pytest.mark.parametrize("obs_type", ["pixels", "pixels_agent_pos"])
@@ -114,6 +97,20 @@ def test_observations_are_those_of_the_environment(obs_type: str) -> None:
     env.close()
 
 
+def test_end_demonstrations_are_the_ends_of_the_same_demonstrations() -> None:
+    env = MetaPusherEnv(obs_type="pixels_agent_pos", image_size=32, split="val", n_tasks=4)
+    tasks, seeds = [env.tasks[0], env.tasks[3]], [5, 6]
+    ends = env.get_end_demonstrations(tasks, 2, seeds=seeds)
+    for some, task, seed in zip(ends, tasks, seeds, strict=True):
+        for end, whole in zip(some, env.get_demonstrations(task, 2, seed=seed), strict=True):
+            assert end.steps.tolist() == [0, 100]
+            assert end.infos[0]["demo_id"] == whole.infos[0]["demo_id"]
+            np.testing.assert_array_equal(end.acts, whole.acts)
+            for key, values in whole.obs.items():
+                np.testing.assert_array_equal(end.obs[key], values[[0, -1]])
+    env.close()
+
+
 def test_states_are_drawn_as_the_environment_drew_them() -> None:
     env = MetaPusherEnv(obs_type="pixels", image_size=32, task=TASKS[2])
     frames, states = [env.reset(seed=0)[0]], [np.concatenate([env.data.qpos, env.data.qvel])]
@@ -124,21 +121,59 @@ def test_states_are_drawn_as_the_environment_drew_them() -> None:
     env.close()
 
 
-def test_failures_are_reported_and_end_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = record_episode(MetaPusherEnv(n_tasks=2), TASKS[0], seed=3)
+def failing(which: Sequence[bool]) -> object:
+    """In place of `record_episodes`: says of each attempt, in the order made, whether it fails."""
+    outcomes = iter(which)
+    [real] = record_episodes([Attempt(TASKS[0], 0)])
 
-    def fail(*args: object, **kwargs: object) -> Episode:
-        return dataclasses.replace(real, success=False)
+    def record(attempts: Sequence[Attempt]) -> list[Episode]:
+        return [
+            dataclasses.replace(real, **vars(attempt), success=not next(outcomes))
+            for attempt in attempts
+        ]
 
-    monkeypatch.setattr(demonstrations, "record_episode", fail)
-    attempts = successful_episodes(TASKS[0], seed=0)
-    success, attempt = next(attempts)
-    assert success is None and not attempt.success
+    return record
+
+
+def test_a_noisy_start_is_tried_again_with_half_the_noise_and_then_with_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Of two starts both fail, then the second with half the noise, and then also with none.
+    outcomes = [True, True, False, True, True, False]
+    monkeypatch.setattr(demonstrations, "record_episodes", failing(outcomes))
+    [[(calmer, first), (dropped, bad), (last, same)]] = successful_episodes(
+        [Order(TASKS[0], 2, seed=0, noise=0.6)]
+    )
+    assert calmer is not None and calmer.noise == first.noise / 2 and calmer.seed == first.seed
+    assert dropped is None and bad.noise > 0
+    assert last is same  # another start for the dropped one
+
+
+def traits(start: Start) -> tuple[object, ...]:
+    kept, first = start
+    return None if kept is None else kept.states.tobytes(), first.seed, first.states.tobytes()
+
+
+def test_starts_are_the_same_in_any_company_and_as_many_as_asked_for_are_kept() -> None:
+    orders = [Order(TASKS[0], 2, seed=0), Order(TASKS[1], 0, seed=0), Order(TASKS[3], 3, 1, 2.0)]
+    together = successful_episodes(orders)
+    assert [sum(kept is not None for kept, _ in starts) for starts in together] == [2, 0, 3]
+    for order, starts in zip(orders, together, strict=True):
+        [alone] = successful_episodes([order])
+        assert [traits(start) for start in starts] == [traits(start) for start in alone]
+
+
+def test_more_demonstrations_begin_with_the_same_ones() -> None:
+    [few], [more] = (successful_episodes([Order(TASKS[0], n, seed=0)]) for n in (1, 3))
+    assert traits(few[0]) == traits(more[0])
+
+
+def test_failures_end_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demonstrations, "record_episodes", failing([True] * 50))
     with pytest.raises(
         RuntimeError, match=f"failed at 50 starts in a row of task '{TASKS[0].task_id}'"
     ):
-        for success, _ in attempts:
-            assert success is None
+        successful_episodes([Order(TASKS[0], 1, seed=0)])
 
 
 def test_bad_requests_are_named() -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+from pathlib import Path
+
 import mujoco
 import numpy as np
 import pytest
+import trimesh
 
-from meta_pusher_env import env, scene
-from meta_pusher_env.expert import Expert
+from meta_pusher_env import env, measures, objects, scene
+from meta_pusher_env.arm import Arms
+from meta_pusher_env.expert import Expert, Experts
 from meta_pusher_env.tasks import SPLITS, PusherTask, make_tasks
 
+GOLDEN = Path(__file__).parent / "golden" / "expert.npz"
 FIRST_SEED = 50_000  # apart from the placements that the expert was tuned on
 EPISODES_PER_SPLIT = 30
 
@@ -33,8 +40,22 @@ def demonstrate(task: PusherTask, seed: int) -> tuple[mujoco.MjData, np.ndarray,
         torques.append(expert.act(data))
         data.ctrl[:] = torques[-1]
         scene.advance(data.model, data, env.FRAME_SKIP)
-        steps_at_goal += scene.goal_distances(data) ** 2 < env.GOAL_RADIUS_SQUARED
+        steps_at_goal += scene.goal_distances(data) ** 2 < measures.GOAL_RADIUS_SQUARED
     return data, np.array(torques), steps_at_goal
+
+
+def widen(task: PusherTask) -> PusherTask:
+    """The task with objects from files that the scoop cannot enclose, both of them high."""
+    stl = trimesh.creation.cylinder(0.1, 0.06, sections=12).export(file_type="stl")
+    wide = dataclasses.replace(
+        task.objects[0],
+        shape=objects.FILE_SHAPE,
+        shape_params=(),
+        radius=0.1,
+        height=0.06,
+        mesh=base64.b64encode(stl).decode(),
+    )
+    return dataclasses.replace(task, objects=(wide, dataclasses.replace(wide, damping=1.5)))
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +76,11 @@ def test_nearly_every_episode_succeeds_strictly_and_leaves_the_distractor_alone(
             target, other = task.target, 1 - task.target
             distances = scene.goal_distances(data)
             moved = np.linalg.norm(scene.object_xy(data) - before, axis=1)
-            at_goal = steps_at_goal >= env.GOAL_STEPS
+            at_goal = steps_at_goal >= measures.GOAL_STEPS
             outcomes.append(
                 [
                     at_goal[target],
-                    distances[target] < min(env.STRICT_RADIUS, distances[other]),
+                    distances[target] < min(measures.STRICT_RADIUS, distances[other]),
                     moved[other] < 0.03,
                     at_goal.all(),
                 ]
@@ -78,6 +99,36 @@ def test_told_to_push_the_other_object_it_pushes_the_other_one(task: PusherTask)
             _, _, steps_at_goal = demonstrate(told, seed)
             pushed.append(np.argmax(steps_at_goal) == told.target)
     assert np.mean(pushed) >= 0.9
+
+
+def test_the_torques_are_those_of_the_first_law_written_for_one_scene(task: PusherTask) -> None:
+    # The file: states along noisy episodes, and the torques of the expert as it was tuned.
+    golden = np.load(GOLDEN)
+    for name, told in (("drawn", task), ("twin", task.twin), ("wide", widen(task))):
+        data = start(told, FIRST_SEED)
+        expert = Expert(data.model, told.target)
+        for state, torques in zip(golden[f"{name}_states"], golden[f"{name}_torques"], strict=True):
+            data.qpos[:], data.qvel[:] = np.split(state, [data.model.nq])
+            np.testing.assert_allclose(expert.act(data), torques, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 16, 33])
+def test_in_a_batch_each_expert_acts_as_it_does_alone_to_the_last_bit(n: int) -> None:
+    tasks = make_tasks("train")
+    told = [widen(task) if i % 5 == 4 else task for i, task in enumerate(tasks[:n])]
+    scenes = [start(task, FIRST_SEED + i) for i, task in enumerate(told)]
+    rng = np.random.default_rng(n)
+    for data in scenes:
+        data.qpos[: scene.N_JOINTS] = rng.uniform(*data.model.jnt_range[: scene.N_JOINTS].T)
+        data.qpos[scene.N_JOINTS :] += rng.normal(scale=0.1, size=6)
+        data.qvel[:] = rng.normal(scale=0.5, size=data.qvel.shape)
+        mujoco.mj_step1(data.model, data)
+    arms = Arms(scenes)
+    for lane in range(n):
+        arms.look(lane)
+    together = Experts(arms, [it.model for it in scenes], [task.target for task in told]).act()
+    alone = [Expert(it.model, task.target).act(it) for it, task in zip(scenes, told, strict=True)]
+    np.testing.assert_array_equal(together, alone)
 
 
 def test_torques_are_seven_finite_numbers_within_the_limits(task: PusherTask) -> None:
