@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ent_bc.demonstrations import UNKNOWN, DemonstrationLike, group_by_task, index_obs
+from ent_bc.demonstrations import (
+    UNKNOWN,
+    DemonstrationLike,
+    ReadsAhead,
+    group_by_task,
+    index_obs,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +73,8 @@ class TaskBatches:
                     f"Task {task_id!r} has {len(indices)} demonstrations, expected at least "
                     f"{n_needed}: {config.n_support} support and {config.n_query} query."
                 )
+        self._n_actions = np.asarray(demonstrations[0].acts).shape[-1]
+        self._share = (0, 1)
         self._groups = self._group_twins()
         self._groups_per_batch = max(
             1, min(len(self._groups), round(batch_size * len(self._groups) / len(self._of_task)))
@@ -73,6 +83,17 @@ class TaskBatches:
     def __len__(self) -> int:
         """Batches in a pass over the tasks."""
         return len(self._groups) // self._groups_per_batch
+
+    @property
+    def groups_per_batch(self) -> int:
+        """Pairs of twins, or tasks alone, in a batch."""
+        return self._groups_per_batch
+
+    def share(self, index: int, count: int) -> TaskBatches:
+        """The same batches with one of ``count`` shares of each one's tasks and no others."""
+        share = copy.copy(self)
+        share._share = (index, count)
+        return share
 
     def n_steps(self, accumulate: int) -> int:
         """Optimiser steps in an epoch, each on ``accumulate`` batches."""
@@ -108,23 +129,36 @@ class TaskBatches:
 
     def _make_batch(self, tasks: list[str], rng: np.random.Generator) -> dict[str, Any]:
         n_demos = self.config.n_support + self.config.n_query
-        rows = []
+        drawn = []  # for all tasks, so that a share is what it is in the whole batch
         for task in tasks:
             chosen = rng.choice(self._of_task[task], size=n_demos, replace=False)
-            rows.append(_stack([self._draw(int(index), rng) for index in chosen]))
-        batch: dict[str, Any] = _stack(rows)
-        acts = batch.pop("acts")
+            drawn.append([(int(index), rng.random(self.config.n_steps)) for index in chosen])
+        shape = (len(tasks), n_demos, self.config.n_steps, self._n_actions)
+        noise = rng.standard_normal(shape, dtype=np.float32)
         place = {task: i for i, task in enumerate(tasks)}
-        batch["twin_of"] = np.array([place.get(self._twin_of.get(task, ""), -1) for task in tasks])
-        batch["noise"] = rng.standard_normal(acts.shape, dtype=np.float32)
-        return {"obs": batch, "acts": acts}
+        twin_of = np.array([place.get(self._twin_of.get(task, ""), -1) for task in tasks])
+        index, count = self._share
+        mine = slice(len(tasks) * index // count, len(tasks) * (index + 1) // count)
+        rows = [
+            [(index, self._rows(index, draws)) for index, draws in task] for task in drawn[mine]
+        ]
+        if isinstance(self.demonstrations, ReadsAhead):
+            wanted = itertools.chain.from_iterable(rows)
+            self.demonstrations.will_read((index, [0, *places, -1]) for index, places in wanted)
+        flat = _stack([self._read(*row) for task in rows for row in task])  # copied once
+        batch = _map(lambda leaf: leaf.reshape(len(rows), n_demos, *leaf.shape[1:]), flat)
+        acts = batch.pop("acts")
+        return {"obs": {**batch, "twin_of": twin_of[mine], "noise": noise[mine]}, "acts": acts}
 
-    def _draw(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        demo = self.demonstrations[index]
+    def _rows(self, index: int, draws: np.ndarray) -> np.ndarray:
+        """The stored observations of a demonstration that some draws from [0, 1) mean."""
         if index not in self._steps_of:
-            self._steps_of[index] = _Steps.of(demo, self.config.early)
-        steps = self._steps_of[index]
-        rows = np.searchsorted(steps.cumulative, rng.random(self.config.n_steps), side="right")
+            self._steps_of[index] = _Steps.of(self.demonstrations[index], self.config.early)
+        return np.searchsorted(self._steps_of[index].cumulative, draws, side="right")
+
+    def _read(self, index: int, rows: np.ndarray) -> dict[str, Any]:
+        """What a demonstration has at some of its stored observations."""
+        demo, steps = self.demonstrations[index], self._steps_of[index]
         return {
             "demo": index_obs(demo.obs, [0, -1]),
             "obs": index_obs(demo.obs, rows),
@@ -159,6 +193,13 @@ class _Steps:
         cumulative = np.cumsum(weights / weights.sum())
         cumulative[-1] = 1.0
         return cls(steps, cumulative, np.asarray(targets, dtype=np.float32))
+
+
+def _map(function: Callable[[np.ndarray], np.ndarray], tree: Any) -> Any:
+    """Applies a function to each leaf."""
+    if isinstance(tree, Mapping):
+        return {key: _map(function, leaf) for key, leaf in tree.items()}
+    return function(tree)
 
 
 def _stack(records: Sequence[Any]) -> Any:

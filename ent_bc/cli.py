@@ -1,4 +1,4 @@
-"""``ent-bc collect | train | evaluate | quickstart``: the main job from the command line."""
+"""``ent-bc collect | train | evaluate | quickstart | benchmark``: all from the command line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,10 +27,17 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ent_bc import video
+from ent_bc import speed, video
 from ent_bc.curves import join_logs, set_log_aside
 from ent_bc.ent_bc import EntBC
-from ent_bc.evaluation import ENV_ID, TRIAL_SEEDS, EvaluationConfig, Trial, evaluate_file
+from ent_bc.evaluation import (
+    ENV_ID,
+    TRIAL_SEEDS,
+    EvaluationConfig,
+    Trial,
+    evaluate_file,
+    worker_pool,
+)
 from ent_bc.losses import ControlLoss
 from ent_bc.presets import PRESETS
 from ent_bc.report import terminal_table, write_report
@@ -79,6 +87,8 @@ class Train:
     """Train the demo-blind baseline: the policy always gets the same sentence."""
     control_loss: ControlLoss | None = None
     """Behavioural cloning error; by default the preset's."""
+    n_workers: int | None = None
+    """Processes that share each batch's tasks; by default one for each core, at most 8."""
     checkpoint_interval: int = 500
     """Optimiser steps between checkpoints."""
     device: str = "auto"
@@ -129,6 +139,20 @@ class Quickstart:
     """Of the training."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Compares, side by side: "speed" prints a table and writes speed.json with every figure."""
+
+    what: tyro.conf.Positional[Literal["speed"]]
+    """How fast all is beside its peers and its limits."""
+    out: Path = Path("runs/speed")
+    """Directory for speed.json."""
+    groups: tuple[str, ...] = speed.GROUPS
+    """What to measure."""
+    quick: bool = False
+    """Show that it runs, not how fast."""
+
+
 def main() -> None:
     """Entry point of the ``ent-bc`` command."""
     commands = tyro.conf.OmitSubcommandPrefixes[
@@ -136,6 +160,7 @@ def main() -> None:
         | Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
+        | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
     ]
     command = tyro.cli(commands, prog="ent-bc", description=__doc__)
     try:
@@ -145,6 +170,8 @@ def main() -> None:
             train(command)
         elif isinstance(command, Evaluate):
             evaluate(command)
+        elif isinstance(command, Benchmark):
+            benchmark_speed(command)
         else:
             quickstart(command)
     except (ValueError, FileNotFoundError, RuntimeError, FloatingPointError) as error:
@@ -190,6 +217,8 @@ def train(command: Train) -> Path:
             f"{preset.obs_type}, or take another preset."
         )
     arguments = preset.arguments(n_batches)
+    n_workers = command.n_workers or min(os.cpu_count() or 1, 8)
+    arguments["schedule"] = dataclasses.replace(arguments["schedule"], n_workers=n_workers)
     arguments["policy_kwargs"] = {**arguments["policy_kwargs"], "blind": command.blind}
     if command.control_loss is not None:
         arguments["losses"] = dataclasses.replace(preset.losses, control_loss=command.control_loss)
@@ -262,9 +291,10 @@ def evaluate(command: Evaluate) -> dict[str, Any]:
     base = _evaluation_config(command, model)
     n_workers = command.n_workers or os.cpu_count() or 1
     conditions = {}
-    for name in command.conditions:
-        config = dataclasses.replace(base, **CONDITIONS[name])
-        conditions[name] = _trials(command.model, config, command.out / "trials", name, n_workers)
+    with worker_pool(n_workers) as pool:
+        for name in command.conditions:
+            config = dataclasses.replace(base, **CONDITIONS[name])
+            conditions[name] = _trials(command.model, config, command.out / "trials", name, pool)
     env_kwargs = base.env_kwargs()
     with console.status("Embedding, likeness, video"):
         sentences = embed_tasks(model, ENV_ID, env_kwargs, seed=command.seed)
@@ -323,6 +353,17 @@ def quickstart(command: Quickstart) -> None:
     )
 
 
+def benchmark_speed(command: Benchmark) -> None:
+    """``ent-bc benchmark speed``."""
+    rows = []
+    for row in speed.measure(command.groups, quick=command.quick):
+        rows.append(row)
+        speed.write_json(command.out / "speed.json", rows)
+        console.print(f"{row.name} / {row.against}: {row.ratio:.3g}", highlight=False)
+    console.print(speed.terminal_table(rows))
+    console.print(f"All figures: {command.out / 'speed.json'}")
+
+
 def _peak_memory(who: int) -> float:
     """The largest resident set of this process, or of one of its ended children, GiB."""
     return resource.getrusage(who).ru_maxrss / 2**20
@@ -347,7 +388,7 @@ def _evaluation_config(command: Evaluate, model: EntBC) -> EvaluationConfig:
 
 
 def _trials(
-    model: Path, config: EvaluationConfig, folder: Path, name: str, n_workers: int
+    model: Path, config: EvaluationConfig, folder: Path, name: str, pool: Executor
 ) -> list[Trial]:
     """Runs a condition's trials, or reads them where this model has already done them."""
     key = hashlib.sha256(model.read_bytes() + repr(config).encode()).hexdigest()
@@ -357,7 +398,7 @@ def _trials(
         if record["key"] == key:
             return [Trial(**trial) for trial in record["trials"]]
     with _progress(f"Trials, {name}") as on_progress:
-        trials = evaluate_file(model, config, n_workers=n_workers, on_progress=on_progress)
+        trials = evaluate_file(model, config, pool=pool, on_progress=on_progress)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".part")
     record = {"key": key, "trials": [dataclasses.asdict(trial) for trial in trials]}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
@@ -35,6 +35,14 @@ class DemonstrationLike(Protocol):
     @property
     def infos(self) -> Any:
         """T dicts."""
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A sequence of demonstrations on a disk that wants to know what will be read of them."""
+
+    def will_read(self, wanted: Iterable[tuple[int, Iterable[int]]]) -> None:
+        """Takes pairs of a demonstration's index and the places in its ``obs``."""
 
 
 def check_demonstrations(

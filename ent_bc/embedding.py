@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ent_bc.layers import LocalFeatures, count_features, mlp, soft_argmax, strided_convolutions
 
-Describe = Callable[[th.Tensor], th.Tensor]
+Describe = Callable[..., th.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TiledEncoder(nn.Module):
 
     def forward(self, first: th.Tensor, last: th.Tensor) -> Embedding:
         """Embeds (N, C, H, W) first and last images in [0, 1]."""
-        features = self.convolutions(th.cat([first, last], dim=1) - 0.5)
+        features = self.convolutions(th.cat([first, last], dim=1).sub_(0.5))
         return Embedding(F.normalize(self.head(features), dim=-1))
 
 
@@ -66,9 +66,7 @@ class AttentionEncoder(nn.Module):
         """Embeds (N, C, H, W) first and last images in [0, 1]."""
         logits = self.where(th.cat([first, last], dim=1) - 0.5)
         weights, _ = soft_argmax(logits)
-        looks = self.describe(first)
-        pooled = th.einsum("np,ndp->nd", weights[:, 0], looks.flatten(2))
-        return Embedding(F.normalize(pooled, dim=-1), logits[:, 0])
+        return Embedding(F.normalize(self.describe(first, weights[:, 0]), dim=-1), logits[:, 0])
 
 
 class MlpEncoder(nn.Module):

@@ -29,12 +29,19 @@ from ent_bc.batches import BatchConfig, TaskBatches
 from ent_bc.demonstrations import check_demonstrations, end_observations, sample_vectors
 from ent_bc.hub import HubMixin
 from ent_bc.layers import Convolutions
-from ent_bc.losses import LossConfig, TaskLoss, TransitionLoss
+from ent_bc.losses import LossConfig, TaskLoss
 from ent_bc.observations import SENTENCE_KEY
+from ent_bc.parallel import TrainingWorkers
 from ent_bc.policies import TaskConditionedPolicy
+from ent_bc.prefetch import prefetch
 from ent_bc.sb3_interface import Env, SB3Interface, as_vec_env, make_logger
 from ent_bc.schedule import ScheduleConfig
-from ent_bc.transitions import NO_SENTENCES, TransitionBatches, split_episodes
+from ent_bc.transitions import (
+    NO_SENTENCES,
+    TransitionBatches,
+    TransitionLoss,
+    split_episodes,
+)
 
 
 class EntBC(SB3Interface, bc.BC, HubMixin):
@@ -76,6 +83,7 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
             or unusable demonstrations.
     """
 
+    embeds_ends_only: ClassVar[bool] = True  # what `evaluate_k_shot` asks
     policy_aliases: ClassVar[dict[str, type[TaskConditionedPolicy]]] = dict.fromkeys(
         ("TaskPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"), TaskConditionedPolicy
     )
@@ -131,6 +139,7 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
         self.num_timesteps = 0
         self._logged_from = 0
         self._batches: TaskBatches | TransitionBatches | None = None
+        self._workers: TrainingWorkers | None = None
         self._support_demonstrations = support_demonstrations
         self.optimizer_kwargs = {"lr": 2e-3, **(optimizer_kwargs or {})}
         rng = rng or np.random.default_rng(seed)
@@ -149,6 +158,7 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
             device=device,
             custom_logger=custom_logger or make_logger(self.tensorboard_log, verbose),
         )
+        self.policy.set_training_mode(False)  # as it is whenever it is not being trained
         self.ent_weight, self.l2_weight = ent_weight, l2_weight
         self.peak_learning_rate = float(self.optimizer.param_groups[0]["lr"])
         if demonstrations is not None:
@@ -235,15 +245,17 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
         n_steps, per_epoch = n_batches, self._batches.n_steps(accumulate)
         if n_epochs is not None and per_epoch is not None:
             n_steps = n_epochs * per_epoch
-        steps = itertools.islice(self._steps(accumulate, n_epochs, on_epoch_end), n_batches)
         rollouts = bc.RolloutStatsComputer(log_rollouts_venv, log_rollouts_n_episodes)
         log = _Log(self, rollouts)
         self._use_low_precision(self.schedule.low_precision)
         self.policy.set_training_mode(True)
+        self._workers = self._start_workers()
+        steps = itertools.islice(self._steps(accumulate, n_epochs, on_epoch_end), n_batches)
         try:
             for batches in track(steps, "Training", total=n_steps, disable=not progress_bar):
                 metrics, grad_norm = self._train_step(batches, accumulate)
                 n_samples = sum(math.prod(batch["acts"].shape[:-1]) for batch in batches)
+                n_samples *= 1 if self._workers is None else self._workers.n_workers
                 log.take(metrics, grad_norm, n_samples)
                 if self.num_timesteps % log_interval == 0:
                     log.write()
@@ -251,6 +263,9 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
                     on_batch_end()
             log.write()
         finally:  # a callback may stop, and what was trained is then used
+            if self._workers is not None:
+                self._workers.close()
+                self._workers = None
             self._use_low_precision(False)
             self.policy.set_training_mode(False)
 
@@ -326,10 +341,9 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
         self, accumulate: int, n_epochs: int | None, on_epoch_end: Callable[[], None] | None
     ) -> Iterator[list[dict[str, Any]]]:
         """The batches of each optimiser step to come, for some epochs or without end."""
-        assert self._batches is not None
-        for _ in itertools.count() if n_epochs is None else range(n_epochs):
+        for epoch in self._epochs(accumulate, n_epochs):
             begin = self.num_timesteps
-            yield from self._batches.epoch(begin, accumulate)
+            yield from epoch
             if self.num_timesteps == begin:
                 raise ValueError(
                     "The demonstrations gave no batch in an epoch: expected an iterable that can "
@@ -338,16 +352,27 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
             if on_epoch_end is not None:
                 on_epoch_end()
 
+    def _epochs(self, accumulate: int, n_epochs: int | None) -> Iterator[Iterator[Any]]:
+        """The steps of each epoch; what is known beforehand is made ahead, beyond epochs too."""
+        source = self._batches if self._workers is None else self._workers.batches
+        assert source is not None
+        passes = itertools.repeat(0) if n_epochs is None else range(n_epochs)
+        if not isinstance(source, TaskBatches):  # a loader may look at what training changes
+            return (source.epoch(self.num_timesteps, accumulate) for _ in passes)
+        length = source.n_steps(accumulate)
+        begins = zip(itertools.count(self.num_timesteps, length), passes)
+        epochs = (source.epoch(begin, accumulate) for begin, _ in begins)
+        ahead = prefetch(itertools.chain.from_iterable(epochs))
+        return (itertools.islice(ahead, length) for _ in passes)
+
     def _train_step(self, batches: list[dict[str, Any]], accumulate: int) -> tuple[Any, float]:
         """One optimiser step on up to ``accumulate`` batches; returns the last one's metrics."""
         step = self.num_timesteps
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak_learning_rate * self.schedule.factor(step)
         self.optimizer.zero_grad()
-        for batch in batches:
-            tensors = self._to_tensors(batch)
-            metrics: Any = self.loss_calculator(self.policy, tensors["obs"], tensors["acts"])
-            (metrics.loss / accumulate).backward()
+        for number, batch in enumerate(batches, start=step * accumulate):
+            metrics = self._backward(number, self._to_tensors(batch), 1 / accumulate)
         grad_norm = float(
             th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.schedule.max_grad_norm)
         )
@@ -361,6 +386,24 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
         self.optimizer.step()
         self.num_timesteps += 1
         return metrics, grad_norm
+
+    def _backward(self, number: int, batch: dict[str, Any], scale: float) -> Any:
+        """Adds the gradient of a batch's loss to the parameters'; returns the metrics."""
+        if self._workers is not None:
+            return self._workers.backward(number, batch["obs"], batch["acts"], scale)
+        metrics: Any = self.loss_calculator(self.policy, batch["obs"], batch["acts"])
+        (metrics.loss * scale).backward()
+        return metrics
+
+    def _start_workers(self) -> TrainingWorkers | None:
+        """The processes that share the batches' tasks, where more than one is asked for."""
+        if not isinstance(self._batches, TaskBatches) or self.device.type != "cpu":
+            return None
+        n_workers = min(self.schedule.n_workers, self._batches.groups_per_batch)
+        if n_workers == 1:
+            return None
+        assert isinstance(self.loss_calculator, TaskLoss)
+        return TrainingWorkers(n_workers, self.policy, self.loss_calculator, self._batches)
 
     def _make_policy(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,7 +18,15 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 
-from ent_bc.protocol import Task, TwinTask, as_expert, as_multi_task, outcome_of, pair_of
+from ent_bc.protocol import (
+    Task,
+    TwinTask,
+    as_expert,
+    as_multi_task,
+    demonstrations_of,
+    outcome_of,
+    pair_of,
+)
 
 ENV_ID = "meta_pusher_env:MetaPusher-v0"
 OUTCOMES = ("shown only", "other only", "both", "neither")
@@ -30,7 +38,11 @@ Demonstrated = Literal["own", "twin", "shuffled", "expert"]
 
 
 class Model(Protocol):
-    """What is evaluated: anything with `EntBC`'s `embed` and `predict`."""
+    """What is evaluated: anything with `EntBC`'s `embed` and `predict`.
+
+    Where it has ``embeds_ends_only``, and that is true, demonstrations may lack the observations
+    between the first and the last.
+    """
 
     def embed(self, demonstrations: Any) -> np.ndarray:
         """See `EntBC.embed`."""
@@ -146,22 +158,25 @@ def evaluate_file(
     path: Path,
     config: EvaluationConfig,
     *,
-    n_workers: int,
+    pool: Executor,
     env_id: str = ENV_ID,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Trial]:
-    """`evaluate_k_shot` of a saved model, spread over processes; the same trials."""
+    """`evaluate_k_shot` of a saved model, spread over a pool's processes; the same trials."""
     chunks = list(_chunks(config, env_id))
     total = sum(len(chunk) for chunk in chunks)
-    context = multiprocessing.get_context("spawn")
     trials: list[Trial] = []
-    with ProcessPoolExecutor(n_workers, mp_context=context) as pool:
-        jobs = [pool.submit(_run_chunk_of_file, path, config, chunk, env_id) for chunk in chunks]
-        for job in jobs:
-            trials += job.result()
-            if on_progress is not None:
-                on_progress(len(trials), total)
+    jobs = [pool.submit(_run_chunk_of_file, path, config, chunk, env_id) for chunk in chunks]
+    for job in jobs:
+        trials += job.result()
+        if on_progress is not None:
+            on_progress(len(trials), total)
     return trials
+
+
+def worker_pool(n_workers: int) -> ProcessPoolExecutor:
+    """Processes for `evaluate_file`; several evaluations may share them."""
+    return ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("spawn"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,11 +271,14 @@ def _model_control(
     starts: Sequence[_Start],
 ) -> Act:
     """Shows the model its demonstrations; returns what acts for all environments at once."""
-    demonstrations = [
-        as_multi_task(env).get_demonstrations(task, config.n_shots, seed=start.demonstration_seed)
-        for task, start in zip(shown, starts, strict=True)
-    ]
-    sentences = model.embed(demonstrations)
+    demonstrations = demonstrations_of(
+        as_multi_task(env),
+        shown,
+        config.n_shots,
+        seeds=[start.demonstration_seed for start in starts],
+        ends_only=getattr(model, "embeds_ends_only", False),
+    )
+    sentences = model.embed([list(some) for some in demonstrations])
 
     def act(observations: Sequence[Any]) -> np.ndarray:
         stacked = stack_observations(observations)

@@ -13,7 +13,14 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 from torch.nn import functional as F
 
-from ent_bc.layers import LocalFeatures, count_features, mlp, soft_argmax, strided_convolutions
+from ent_bc.layers import (
+    LocalFeatures,
+    count_features,
+    in_pieces,
+    mlp,
+    soft_argmax,
+    strided_convolutions,
+)
 from ent_bc.observations import NO_SENTENCE, SENTENCE_KEY, is_hwc, to_chw
 
 Architecture = Literal["tiled", "attention"]
@@ -49,25 +56,20 @@ class Features:
 
 
 class TiledExtractor(nn.Module):
-    """The paper's net: the sentence tiled over the image as channels, convolutions, the vector.
-
-    A constant channel's convolution is a bias for each position; here it is convolved plainly.
-    """
+    """The paper's net: the sentence tiled over the image as channels, convolutions, the vector."""
 
     def __init__(
         self, image_shape: tuple[int, int, int], vector_dim: int, sentence_dim: int
     ) -> None:
         super().__init__()
-        channels, height, width = image_shape
-        self.convolutions = strided_convolutions(channels + sentence_dim)
-        n_features = count_features(self.convolutions, (channels + sentence_dim, height, width))
+        channels, *_ = image_shape
+        self.convolutions = strided_convolutions(channels, sentence_dim)
+        n_features = count_features(self.convolutions, image_shape, (sentence_dim,))
         self.features_dim = n_features + vector_dim
 
     def forward(self, inputs: Inputs) -> Features:
         """See `Inputs`."""
-        pixels, sentence = inputs["pixels"], inputs["sentence"]
-        tiled = sentence[:, :, None, None].expand(-1, -1, *pixels.shape[2:])
-        maps = self.convolutions(th.cat([pixels - 0.5, tiled], dim=1))
+        maps = self.convolutions(inputs["pixels"] - 0.5, inputs["sentence"])
         parts = [maps.flatten(1)] + ([inputs["vector"]] if "vector" in inputs else [])
         return Features(th.cat(parts, dim=-1))
 
@@ -99,25 +101,41 @@ class AttentionExtractor(nn.Module):
         self.sharpness = nn.Parameter(th.tensor(5.0))
         self.features_dim = 2 * (1 + n_queried + n_free) + vector_dim
 
-    def describe(self, pixels: th.Tensor) -> th.Tensor:
-        """How each place looks: (N, C, H, W) in [0, 1] -> (N, sentence_dim, H/2, W/2)."""
-        return self._local_maps(pixels)[0]
+    def describe(self, pixels: th.Tensor, weights: th.Tensor) -> th.Tensor:
+        """How an image looks at some places, on average.
+
+        Args:
+            pixels: (N, C, H, W) in [0, 1].
+            weights: (N, H/2 * W/2) of its places; they sum to one.
+
+        Returns:
+            (N, sentence_dim).
+        """
+        pooled = weights[:, None] @ self.local.hidden(pixels - 0.5).float()
+        weight, bias = self.local.last()
+        return F.linear(pooled[:, 0], weight[: self.sentence_dim], bias[: self.sentence_dim])
 
     def forward(self, inputs: Inputs) -> Features:
         """See `Inputs`."""
-        sentence = inputs["sentence"]
-        looks, free = self._local_maps(inputs["pixels"])
+        pixels = inputs["pixels"]
+        height, width = ((size + 1) // 2 for size in pixels.shape[2:])
+        maps = self._maps(self.local.hidden(pixels - 0.5), inputs["sentence"])
+        _, positions = soft_argmax(maps.unflatten(-1, (height, width)))
+        parts = [positions.flatten(1)] + ([inputs["vector"]] if "vector" in inputs else [])
+        return Features(th.cat(parts, dim=-1), maps[:, 0].unflatten(-1, (height, width)))
+
+    def _maps(self, hidden: th.Tensor, sentence: th.Tensor) -> th.Tensor:
+        """The attention maps, each but for a constant: (N, 1 + n_queried + n_free, H/2 * W/2).
+
+        The places' looks are never made: they are linear in what is hidden, so that a query asks
+        that instead. What the biases add is the same at all places, and attention to none.
+        """
+        looks, free = self.local.last()[0].split([self.sentence_dim, self.n_free])
         queries = self.query(sentence).unflatten(-1, (self.n_queried, self.sentence_dim))
         queries = th.cat([self.sharpness * sentence[:, None], queries], dim=1)
-        queried = th.einsum("nkd,ndhw->nkhw", queries, looks)
-        _, positions = soft_argmax(th.cat([queried, free], dim=1))
-        parts = [positions.flatten(1)] + ([inputs["vector"]] if "vector" in inputs else [])
-        return Features(th.cat(parts, dim=-1), queried[:, 0])
-
-    def _local_maps(self, pixels: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        # One split: the gradient of two slices would fill the maps with zeros twice.
-        looks, free = self.local(pixels - 0.5).split([self.sentence_dim, self.n_free], dim=1)
-        return looks, free
+        asked = th.cat([queries @ looks, free.expand(len(queries), -1, -1)], dim=1)
+        maps = th.bmm(hidden, asked.transpose(1, 2).to(hidden.dtype))
+        return maps.transpose(1, 2).float().contiguous()
 
 
 class ConcatExtractor(nn.Module):
@@ -245,8 +263,10 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
             sentence = self._to_parts(observations).get(SENTENCE_KEY)
             if sentence is None:
                 raise ValueError(NO_SENTENCE)
-        inputs = {**self.to_inputs(observations), SENTENCE_KEY: sentence.float()}
-        features: Features = self.net(inputs)
+        return in_pieces(self._attend, self._to_parts(observations), sentence.float())
+
+    def _attend(self, parts: Mapping[str, th.Tensor], sentence: th.Tensor) -> Features:
+        features: Features = self.net({**self.to_inputs(parts), SENTENCE_KEY: sentence})
         return features
 
     def to_inputs(self, observations: Any) -> dict[str, th.Tensor]:
@@ -260,7 +280,7 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
             pixels = parts[self._image_key]
             if is_hwc(pixels.shape):
                 pixels = pixels.permute(0, 3, 1, 2)
-            inputs["pixels"] = pixels[:, :, self._n_cropped :].float() / 255.0
+            inputs["pixels"] = pixels[:, :, self._n_cropped :] / 255.0
         return inputs
 
     def _to_parts(self, observations: Any) -> Mapping[str, th.Tensor]:

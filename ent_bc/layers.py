@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch as th
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves, tree_map
+
+T = TypeVar("T")
+
+PIECE = 3 * 2**19
+"""The most numbers in the observations of a piece, see `in_pieces`; 33 images of 125x125."""
 
 
 def mlp(
@@ -27,6 +35,34 @@ class ImageLayerNorm(nn.GroupNorm):
         super().__init__(1, channels)
 
 
+class TiledConv2d(nn.Conv2d):
+    """Convolves images beside which numbers are tiled as further channels, without tiling them.
+
+    A constant channel's convolution is a bias for each position: the sum of those taps of its
+    kernel that lie inside the image.
+    """
+
+    def forward(self, images: th.Tensor, tiled: th.Tensor) -> th.Tensor:  # type: ignore[override]
+        """(N, C, H, W) and (N, D) -> (N, O, H', W'), for C + D input channels."""
+        n_channels = images.shape[1]
+        weight, of_tiled = self.weight.split([n_channels, self.in_channels - n_channels], dim=1)
+        maps = F.conv2d(images, weight, self.bias, self.stride, self.padding)
+        rows, columns = (self._taps_inside(images, axis) for axis in (0, 1))
+        kernels = th.einsum("nd,odij->nijo", tiled, of_tiled)
+        across = th.einsum("wj,nijo->niwo", columns, kernels)
+        biases = (rows @ across.flatten(2)).unflatten(-1, across.shape[2:])
+        return maps.add_(biases.permute(0, 3, 1, 2))
+
+    def _taps_inside(self, images: th.Tensor, axis: int) -> th.Tensor:
+        """Whether a tap of an output position lies inside the image along an axis: (H', taps)."""
+        size, taps = images.shape[2 + axis], self.kernel_size[axis]
+        stride, padding = self.stride[axis], int(self.padding[axis])
+        n_outputs = (size + 2 * padding - taps) // stride + 1
+        first = th.arange(n_outputs, device=images.device)[:, None] * stride - padding
+        place = first + th.arange(taps, device=images.device)
+        return ((place >= 0) & (place < size)).float()
+
+
 class Convolutions(nn.Sequential):
     """Layers over images, kept channels-last, which is what processors convolve fastest.
 
@@ -36,12 +72,20 @@ class Convolutions(nn.Sequential):
 
     low_precision = False
 
-    def forward(self, images: th.Tensor) -> th.Tensor:
-        """(N, C, H, W) -> (N, D, H', W'), float32."""
+    def forward(self, images: th.Tensor, *tiled: th.Tensor) -> th.Tensor:
+        """(N, C, H, W) -> (N, D, H', W'), float32; ``tiled`` is for a first `TiledConv2d`."""
+        return self._convolve(self, images, *tiled).float()
+
+    def _convolve(
+        self, layers: Iterable[nn.Module], images: th.Tensor, *tiled: th.Tensor
+    ) -> th.Tensor:
         images = images.contiguous(memory_format=th.channels_last)
         with th.autocast(images.device.type, th.bfloat16, enabled=self.low_precision):
-            maps: th.Tensor = super().forward(images)
-        return maps.float()
+            first, *others = layers
+            maps: th.Tensor = first(images, *tiled)
+            for layer in others:
+                maps = layer(maps)
+        return maps
 
 
 class LocalFeatures(Convolutions):
@@ -61,6 +105,44 @@ class LocalFeatures(Convolutions):
             nn.ReLU(inplace=True),
             nn.Conv2d(width, n_features, 1),
         )
+
+    def hidden(self, images: th.Tensor) -> th.Tensor:
+        """What the last layer maps, place by place: (N, C, H, W) -> (N, H/2 * W/2, width).
+
+        In the precision that is convolved in.
+        """
+        maps = self._convolve(list(self)[:-1], images)
+        return maps.flatten(2).transpose(1, 2)
+
+    def last(self) -> tuple[th.Tensor, th.Tensor]:
+        """The last layer's weight (n_features, width) and bias (n_features,)."""
+        layer = self[-1]
+        assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+        return layer.weight[:, :, 0, 0], layer.bias
+
+
+def in_pieces(function: Callable[..., T], *inputs: Any) -> T:
+    """Applies a net to a batch a piece at a time, where that is faster: on a processor.
+
+    Maps of a whole batch of images fit no cache, and their memory is given back to the system and
+    taken anew in every step, which costs more than the arithmetic.
+
+    Args:
+        function: From batched tensors to a dataclass of such, or of None.
+        *inputs: Batched tensors, or mappings of such.
+    """
+    leaves = tree_leaves(inputs)
+    n_pieces = math.ceil(max(leaf.numel() for leaf in leaves) / PIECE)
+    n = len(leaves[0])
+    if n_pieces < 2 or n < 2 or leaves[0].device.type != "cpu":
+        return function(*inputs)
+    size = math.ceil(n / n_pieces)
+    results = [
+        function(*tree_map(lambda leaf, at=start: leaf[at : at + size], inputs))
+        for start in range(0, n, size)
+    ]
+    fields = zip(*(vars(result).values() for result in results), strict=True)
+    return type(results[0])(*(None if field[0] is None else th.cat(field) for field in fields))
 
 
 def coordinate_grid(height: int, width: int) -> th.Tensor:
@@ -88,36 +170,42 @@ def soft_argmax(logits: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
 def attention_cross_entropy(
     logits: th.Tensor, positions: th.Tensor, radius: float = 0.06
 ) -> th.Tensor:
-    """Cross-entropy of an attention map towards a place in the image.
+    """Cross-entropies of attention maps towards places in the image.
 
     Args:
         logits: (N, H, W).
-        positions: (N, 2) as (x right, y down) in [-1, 1]; rows with NaN do not count.
+        positions: (N, 2) as (x right, y down) in [-1, 1], NaN where unknown.
         radius: Standard deviation of the Gaussian label, as a fraction of half the image.
 
     Returns:
-        The mean over the rows that count, a scalar; 0 where none does.
+        (N,), 0 where the place is unknown.
     """
+    errors = logits.new_zeros(len(logits))
     known = th.isfinite(positions).all(dim=-1)
-    if not known.any():
-        return logits.sum() * 0.0
     logits, positions = logits[known], positions[known]
     grid = coordinate_grid(logits.shape[-2], logits.shape[-1]).to(logits)
     squared = (positions[:, None, :] - grid).square().sum(dim=-1)
     label = F.softmax(-squared / (2 * radius**2), dim=-1)
-    return -(label * F.log_softmax(logits.flatten(1), dim=-1)).sum(dim=-1).mean()
+    errors[known] = -(label * F.log_softmax(logits.flatten(1), dim=-1)).sum(dim=-1)
+    return errors
 
 
-def strided_convolutions(n_channels: int) -> Convolutions:
-    """The paper's convolutions: 4 x (16 filters, 5x5, stride 2), layer norm, ELU."""
-    layers: list[nn.Module] = []
-    for _ in range(4):
-        layers += [nn.Conv2d(n_channels, 16, 5, stride=2, padding=2), ImageLayerNorm(16), nn.ELU()]
-        n_channels = 16
-    return Convolutions(*layers)
+def strided_convolutions(n_channels: int, n_tiled: int = 0) -> Convolutions:
+    """The paper's convolutions: 4 x (16 filters, 5x5, stride 2), layer norm, ELU.
+
+    Args:
+        n_channels: Of the images.
+        n_tiled: How many numbers are tiled over them, as further channels.
+    """
+    first = TiledConv2d if n_tiled else nn.Conv2d
+    layers: list[nn.Module] = [first(n_channels + n_tiled, 16, 5, stride=2, padding=2)]
+    for _ in range(3):
+        layers += [ImageLayerNorm(16), nn.ELU(inplace=True)]
+        layers += [nn.Conv2d(16, 16, 5, stride=2, padding=2)]
+    return Convolutions(*layers, ImageLayerNorm(16), nn.ELU(inplace=True))
 
 
-def count_features(net: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """How many numbers a net gives for one input of that shape."""
+def count_features(net: nn.Module, *input_shapes: tuple[int, ...]) -> int:
+    """How many numbers a net gives for one input of these shapes."""
     with th.no_grad():
-        return int(net(th.zeros(1, *input_shape)).numel())
+        return int(net(*(th.zeros(1, *shape) for shape in input_shapes)).numel())

@@ -17,8 +17,7 @@ from torch.nn import functional as F
 from ent_bc.layers import attention_cross_entropy
 
 if TYPE_CHECKING:
-    from ent_bc.embedding import Embedding
-    from ent_bc.policies import Control, TaskConditionedPolicy
+    from ent_bc.policies import TaskConditionedPolicy
 
 HingePairing = Literal["sentence", "query"]
 ControlLoss = Literal["mse", "sampled_mse", "nll", "beta_nll"]
@@ -159,6 +158,30 @@ class Metrics:
 
 
 @dataclasses.dataclass(frozen=True)
+class Terms:
+    """What the loss takes of each task of a batch; all have the tasks first.
+
+    Attributes:
+        sentences: (B, D) unit sentences of the support demonstrations.
+        queries: (B, Q, D) unit sentences of the query demonstrations.
+        twin_of: (B,) see `twin_accuracy`.
+        errors: (B, K, n_steps) see `control_error`.
+        log_std: (B, K, n_steps, A).
+        control_looked: (B, 2) sum of the cross-entropies of where control looked, and how many
+            of them there are.
+        demo_looked: (B, 2) the same, of the encoder's.
+    """
+
+    sentences: th.Tensor
+    queries: th.Tensor
+    twin_of: th.Tensor
+    errors: th.Tensor
+    log_std: th.Tensor
+    control_looked: th.Tensor
+    demo_looked: th.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskLoss:
     """L = lambda_emb L_emb + L_ctr - ent_weight H: a functor, as imitation's BC has one.
 
@@ -176,7 +199,13 @@ class TaskLoss:
         self, policy: TaskConditionedPolicy, obs: Mapping[str, th.Tensor], acts: th.Tensor
     ) -> Metrics:
         """Evaluates the loss on a batch of `TaskBatches`, as tensors."""
-        config, n_support = self.config, self.n_support
+        return self.combine(policy, self.terms(policy, obs, acts))
+
+    def terms(
+        self, policy: TaskConditionedPolicy, obs: Mapping[str, th.Tensor], acts: th.Tensor
+    ) -> Terms:
+        """What the nets say of each task, whatever other tasks there are in the batch."""
+        n_support = self.n_support
         n_tasks, n_demos, n_steps = acts.shape[:3]
         demo = _map(lambda leaf: leaf.flatten(0, 1), obs["demo"])
         embedding = policy.embed(
@@ -184,22 +213,35 @@ class TaskLoss:
         )
         each = embedding.sentences.unflatten(0, (n_tasks, n_demos))
         sentences = F.normalize(each[:, :n_support].mean(dim=1), dim=-1)
-        queries = each[:, n_support:]
         of_step = sentences[:, None, None].expand(-1, n_demos, n_steps, -1)
         control = policy.control(
             _map(lambda leaf: leaf.flatten(0, 2), obs["obs"]), of_step.flatten(0, 2)
         )
         errors = control_error(
-            config.control_loss,
+            self.config.control_loss,
             control.mean,
             control.log_std,
             acts.flatten(0, 2),
             obs["noise"].flatten(0, 2),
-        ).view(n_tasks, n_demos, n_steps)
+        )
+        return Terms(
+            sentences=sentences,
+            queries=each[:, n_support:],
+            twin_of=obs["twin_of"],
+            errors=errors.view(n_tasks, n_demos, n_steps),
+            log_std=control.log_std.unflatten(0, (n_tasks, n_demos, n_steps)),
+            control_looked=self._looked(policy, control.attention, obs["attention_target"]),
+            demo_looked=self._looked(policy, embedding.attention, obs["demo_target"]),
+        )
+
+    def combine(self, policy: TaskConditionedPolicy, terms: Terms) -> Metrics:
+        """The loss of a batch, of what the nets said of all of its tasks."""
+        config, n_support = self.config, self.n_support
+        sentences, queries, errors = terms.sentences, terms.queries, terms.errors
         embedding_loss = margin_loss(sentences, queries, config.margin, config.pairing)
         support_loss, query_loss = errors[:, :n_support].mean(), errors[:, n_support:].mean()
-        attention_loss = self._attention_loss(policy, embedding, control, obs)
-        entropy = gaussian_entropy(control.log_std).mean()
+        attention_loss = _mean_looked(terms.control_looked) + _mean_looked(terms.demo_looked)
+        entropy = gaussian_entropy(terms.log_std).mean()
         l2_loss = l2_penalty(policy, self.l2_weight)
         return Metrics(
             loss=config.embedding_weight * embedding_loss
@@ -213,77 +255,28 @@ class TaskLoss:
             query_loss=query_loss,
             attention_loss=attention_loss,
             entropy=entropy,
-            mean_sigma=control.log_std.exp().mean(),
+            mean_sigma=terms.log_std.exp().mean(),
             l2_loss=l2_loss,
             embedding_accuracy=retrieval_accuracy(sentences, queries),
-            twin_accuracy=twin_accuracy(sentences, queries, obs["twin_of"]),
+            twin_accuracy=twin_accuracy(sentences, queries, terms.twin_of),
         )
 
-    def _attention_loss(
-        self,
-        policy: TaskConditionedPolicy,
-        embedding: Embedding,
-        control: Control,
-        obs: Mapping[str, th.Tensor],
+    def _looked(
+        self, policy: TaskConditionedPolicy, attention: th.Tensor | None, targets: th.Tensor
     ) -> th.Tensor:
-        """Cross-entropy of the policy's and the encoder's maps towards the hindsight targets."""
-        total = control.mean.new_zeros(())
-        if self.config.attention_weight == 0:
-            return total
-        crop = policy.features_extractor.crop_positions
-        if control.attention is not None:
-            targets = crop(obs["attention_target"].flatten(0, 2))
-            total = total + attention_cross_entropy(control.attention, targets)
-        if embedding.attention is not None:
-            targets = crop(obs["demo_target"].flatten(0, 1))
-            total = total + attention_cross_entropy(embedding.attention, targets)
-        return total
+        """Cross-entropies of a net's maps towards the hindsight targets; see `Terms`."""
+        n_tasks = len(targets)
+        if attention is None or self.config.attention_weight == 0:
+            return th.zeros(n_tasks, 2, device=targets.device)
+        places = policy.features_extractor.crop_positions(targets).flatten(0, -2)
+        errors = attention_cross_entropy(attention, places).view(n_tasks, -1)
+        known = th.isfinite(places).all(dim=-1).view(n_tasks, -1)
+        return th.stack([errors.sum(dim=1), known.sum(dim=1)], dim=1)
 
 
-@dataclasses.dataclass(frozen=True)
-class ControlMetrics:
-    """What one evaluation of the loss on single transitions says; scalars."""
-
-    loss: th.Tensor
-    control_loss: th.Tensor
-    entropy: th.Tensor
-    mean_sigma: th.Tensor
-    l2_loss: th.Tensor
-
-
-@dataclasses.dataclass(frozen=True)
-class TransitionLoss:
-    """L = L_ctr - ent_weight H on single transitions: they train control, not the embedding."""
-
-    config: LossConfig
-    ent_weight: float
-    l2_weight: float
-
-    def __call__(
-        self, policy: TaskConditionedPolicy, obs: Mapping[str, Any], acts: th.Tensor
-    ) -> ControlMetrics:
-        """Evaluates the loss on a batch of `TransitionBatches`, as tensors."""
-        sentence = None
-        if "task" in obs:  # told by demonstrations, else by the observation itself
-            each = policy.embed(obs["first"], obs["last"]).sentences
-            sums = each.new_zeros(int(obs["task"].max()) + 1, each.shape[-1])
-            sums = sums.index_add(0, obs["task_of_demo"], each)
-            sentence = F.normalize(sums, dim=-1)[obs["task"]]
-        control = policy.control(obs["obs"], sentence)
-        acts = acts.to(control.mean)
-        noise = th.randn_like(control.mean)
-        error = control_error(
-            self.config.control_loss, control.mean, control.log_std, acts, noise
-        ).mean()
-        entropy = gaussian_entropy(control.log_std).mean()
-        l2_loss = l2_penalty(policy, self.l2_weight)
-        return ControlMetrics(
-            loss=error - self.ent_weight * entropy + l2_loss,
-            control_loss=error,
-            entropy=entropy,
-            mean_sigma=control.log_std.exp().mean(),
-            l2_loss=l2_loss,
-        )
+def _mean_looked(looked: th.Tensor) -> th.Tensor:
+    total, n_known = looked.sum(dim=0)
+    return total / n_known.clamp(min=1)
 
 
 def l2_penalty(policy: TaskConditionedPolicy, weight: float) -> th.Tensor:

@@ -23,7 +23,7 @@ from ent_bc.extractors import (
     SlotLayout,
     TaskFeaturesExtractor,
 )
-from ent_bc.layers import mlp
+from ent_bc.layers import in_pieces, mlp
 from ent_bc.observations import NO_SENTENCE, SENTENCE_KEY
 
 LOG_STD_BOUNDS = (-5.0, 2.0)
@@ -152,7 +152,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
             },
             normalize_images=False,  # the extractor does it, once
             optimizer_class=optimizer_class,
-            optimizer_kwargs=dict(optimizer_kwargs or {}),
+            optimizer_kwargs=None if optimizer_kwargs is None else dict(optimizer_kwargs),
         )
 
     def embed(self, first: Any, last: Any) -> Embedding:
@@ -162,6 +162,9 @@ class TaskConditionedPolicy(ActorCriticPolicy):
             first: Batched observation tensors (N, ...), or a Dict of them.
             last: The same.
         """
+        return in_pieces(self._embed, first, last)
+
+    def _embed(self, first: Any, last: Any) -> Embedding:
         inputs = [self.features_extractor.to_inputs(obs) for obs in (first, last)]
         for key in ("pixels", "slots", "vector"):  # the first there is; video only, where there is
             if key in inputs[0]:
@@ -229,12 +232,13 @@ class TaskConditionedPolicy(ActorCriticPolicy):
             ValueError: No sentence, or one of another shape.
         """
         self._check_keys(observation, needs_sentence=state is None)
-        obs, vectorised = self.obs_to_tensor(observation)
+        obs, vectorised = self._to_batch(observation)
         n_envs = len(next(iter(obs.values())) if isinstance(obs, dict) else obs)
         sentence = None if state is None else self._check_sentence(state, n_envs)
         with self.evaluation_mode():
-            distribution = self._distribution(self.control(obs, sentence))
-            actions = distribution.get_actions(deterministic=deterministic).cpu().numpy()
+            control = self.control(obs, sentence)
+            acts = control.mean if deterministic else self._distribution(control).sample()
+            actions = acts.cpu().numpy()
         actions = np.clip(actions, self.action_space.low, self.action_space.high)
         return (actions if vectorised else actions[0]), state
 
@@ -242,12 +246,14 @@ class TaskConditionedPolicy(ActorCriticPolicy):
     def evaluation_mode(self) -> Iterator[None]:
         """No gradients and no training mode within; afterwards the mode is what it was."""
         was_training = self.training
-        self.set_training_mode(False)
+        if was_training:  # to set it takes as long as a small net's answer
+            self.set_training_mode(False)
         try:
             with th.no_grad():
                 yield
         finally:
-            self.set_training_mode(was_training)
+            if was_training:
+                self.set_training_mode(True)
 
     def _predict(self, observation: Any, deterministic: bool = False) -> th.Tensor:
         return self.get_distribution(observation).get_actions(deterministic=deterministic)
@@ -270,6 +276,18 @@ class TaskConditionedPolicy(ActorCriticPolicy):
                 raise ValueError(
                     f"The observation lacks {sorted(missing)}; it has {sorted(observation)}."
                 )
+
+    def _to_batch(self, observation: Any) -> tuple[Any, bool]:
+        """SB3's `obs_to_tensor`, and for one plain observation a shorter way than its own."""
+        parts = observation if isinstance(observation, dict) else {"": observation}
+        space = self.observation_space
+        boxes = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+        for key, value in parts.items():
+            if key not in boxes or np.shape(value) != boxes[key].shape:
+                return self.obs_to_tensor(observation)
+        device = self.device
+        obs = {key: th.as_tensor(np.array([value]), device=device) for key, value in parts.items()}
+        return (obs if isinstance(observation, dict) else obs[""]), False
 
     def _check_sentence(self, sentence: Any, n_envs: int) -> th.Tensor:
         array = np.asarray(sentence, dtype=np.float32)

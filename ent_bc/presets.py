@@ -90,5 +90,6 @@ PRESETS = {
         learning_rate=5e-4,
         n_batches=2000,
         cosine=False,
+        low_precision=True,
     ),
 }

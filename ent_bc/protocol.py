@@ -18,6 +18,8 @@ a task's ``pair_id`` and ``twin``     the twin control; twins share a batch and 
 ``info["is_success_other"]``          outcomes "other only" and "both"; default False
 ``info["is_success_strict"]``         a stricter criterion; default ``is_success``
 ``info["target_moved"]`` and others   failure modes; default NaN
+``get_end_demonstrations(tasks, n,    demonstrations of several tasks at once, with first and last
+seeds=seeds)``                        observations alone, for models that read no others: faster
 ====================================  ===========================================================
 
 `meta_pusher_env`'s ``MetaPusher-v0`` has it all, `ent_bc.meta_world` what is required and
@@ -100,6 +102,25 @@ def as_multi_task(env: gym.Env[Any, Any]) -> MultiTaskEnv:
         )
     assert isinstance(base, MultiTaskEnv)
     return base
+
+
+def demonstrations_of(
+    env: MultiTaskEnv, tasks: Sequence[Task], n: int, *, seeds: Sequence[int], ends_only: bool
+) -> list[Sequence[DemonstrationLike]]:
+    """Demonstrations of several tasks, n of each.
+
+    Args:
+        env: Demonstrates them.
+        tasks: The tasks.
+        n: How many of each.
+        seeds: One for each task.
+        ends_only: The observations between the first and the last are not needed.
+    """
+    at_once = getattr(env, "get_end_demonstrations", None) if ends_only else None
+    if at_once is not None:
+        return list(at_once(tasks, n, seeds=seeds))
+    pairs = zip(tasks, seeds, strict=True)
+    return [env.get_demonstrations(task, n, seed=seed) for task, seed in pairs]
 
 
 def as_expert(env: gym.Env[Any, Any]) -> ExpertEnv:

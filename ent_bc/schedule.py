@@ -19,6 +19,10 @@ class ScheduleConfig:
     """The gradient is clipped to this norm."""
     low_precision: bool = False
     """Convolve in bfloat16; two to four times as fast where the processor has it."""
+    n_workers: int = 1
+    """Processes that share each batch's tasks, on a CPU; as many train the same parameters bit for
+    bit, more or fewer up to rounding. Scripts that ask for several need
+    ``if __name__ == "__main__":``."""
 
     def factor(self, step: int) -> float:
         """What the learning rate is multiplied with at a step, counted from 0."""

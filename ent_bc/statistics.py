@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from ent_bc.evaluation import Model, Trial
+from ent_bc.protocol import as_multi_task, demonstrations_of, pair_of
 
 N_RESAMPLES = 5_000
 CONFIDENCE = 0.95
@@ -208,13 +209,20 @@ def embed_tasks(
 ) -> Sentences:
     """Embeds a few demonstrations of each of an environment's tasks, one by one."""
     env = gym.make(env_id, **env_kwargs)
-    base: Any = env.unwrapped
+    tasks = as_multi_task(env).tasks
+    demonstrations = demonstrations_of(
+        as_multi_task(env),
+        tasks,
+        n_demonstrations,
+        seeds=[seed] * len(tasks),
+        ends_only=getattr(model, "embeds_ends_only", False),
+    )
     vectors, task_ids, pair_ids = [], [], []
-    for task in base.tasks:
-        for demonstration in base.get_demonstrations(task, n_demonstrations, seed=seed):
+    for task, some in zip(tasks, demonstrations, strict=True):
+        for demonstration in some:
             vectors.append(model.embed(demonstration))
             task_ids.append(task.task_id)
-            pair_ids.append(task.pair_id)
+            pair_ids.append(pair_of(task))
     env.close()
     return Sentences(np.stack(vectors), tuple(task_ids), tuple(pair_ids))
 

@@ -7,15 +7,22 @@ demonstrations of the tasks that are given beside.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 from imitation.data import types
+from torch.nn import functional as F
 
 from ent_bc.demonstrations import DemonstrationLike, end_observations, group_by_task, index_obs
+from ent_bc.losses import LossConfig, control_error, gaussian_entropy, l2_penalty
+
+if TYPE_CHECKING:
+    from ent_bc.policies import TaskConditionedPolicy
 
 NO_SENTENCES = (
     "Batches of transitions have lost their episodes, which sentences are made from. Train on "
@@ -153,3 +160,49 @@ def _to_trajectory(transitions: types.Transitions, part: slice) -> types.Traject
         infos=np.asarray(transitions.infos[part]),
         terminal=bool(transitions.dones[part.stop - 1]),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlMetrics:
+    """What one evaluation of the loss on single transitions says; scalars."""
+
+    loss: th.Tensor
+    control_loss: th.Tensor
+    entropy: th.Tensor
+    mean_sigma: th.Tensor
+    l2_loss: th.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class TransitionLoss:
+    """L = L_ctr - ent_weight H on single transitions: they train control, not the embedding."""
+
+    config: LossConfig
+    ent_weight: float
+    l2_weight: float
+
+    def __call__(
+        self, policy: TaskConditionedPolicy, obs: Mapping[str, Any], acts: th.Tensor
+    ) -> ControlMetrics:
+        """Evaluates the loss on a batch of `TransitionBatches`, as tensors."""
+        sentence = None
+        if "task" in obs:  # told by demonstrations, else by the observation itself
+            each = policy.embed(obs["first"], obs["last"]).sentences
+            sums = each.new_zeros(int(obs["task"].max()) + 1, each.shape[-1])
+            sums = sums.index_add(0, obs["task_of_demo"], each)
+            sentence = F.normalize(sums, dim=-1)[obs["task"]]
+        control = policy.control(obs["obs"], sentence)
+        acts = acts.to(control.mean)
+        noise = th.randn_like(control.mean)
+        error = control_error(
+            self.config.control_loss, control.mean, control.log_std, acts, noise
+        ).mean()
+        entropy = gaussian_entropy(control.log_std).mean()
+        l2_loss = l2_penalty(policy, self.l2_weight)
+        return ControlMetrics(
+            loss=error - self.ent_weight * entropy + l2_loss,
+            control_loss=error,
+            entropy=entropy,
+            mean_sigma=control.log_std.exp().mean(),
+            l2_loss=l2_loss,
+        )

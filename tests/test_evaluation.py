@@ -27,6 +27,7 @@ from ent_bc.evaluation import (
     evaluate_k_shot,
     run_chunk,
     stack_observations,
+    worker_pool,
 )
 
 # --- a toy with the protocol of MetaPusherEnv: nothing of MetaPusher's is needed ---
@@ -327,9 +328,10 @@ def test_scores_do_not_depend_on_the_number_of_workers(
     model.save(path)
     config = dataclasses.replace(STATE, n_tasks=2, n_trials=4)
     told: list[tuple[int, int]] = []
-    in_two_processes = evaluate_file(
-        path, config, n_workers=2, on_progress=lambda *progress: told.append(progress)
-    )
+    with worker_pool(2) as pool:
+        in_two_processes = evaluate_file(
+            path, config, pool=pool, on_progress=lambda *progress: told.append(progress)
+        )
     assert len(in_two_processes) == 8 and told == [(3, 8), (6, 8), (8, 8)]
     assert in_two_processes == evaluate_k_shot(EntBC.load(path), config)
 

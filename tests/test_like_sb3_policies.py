@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from imitation.data import rollout
 from reach import (
     DEMONSTRATIONS,
@@ -21,10 +22,11 @@ from reach import (
 )
 from stable_baselines3 import PPO
 from stable_baselines3.common.distributions import kl_divergence
+from stable_baselines3.common.policies import ActorCriticPolicy
 from test_like_sb3 import both, fine_tuner, make, told_observations
 from torch import nn
 
-from ent_bc import EntBC, LossConfig
+from ent_bc import EntBC, LossConfig, TaskConditionedPolicy
 from ent_bc.extractors import Features, TaskFeaturesExtractor
 
 N_SAMPLES = 200_000
@@ -251,3 +253,13 @@ def test_sampled_losses_are_seeded_too() -> None:
         model.set_demonstrations([{"obs": flat_observations(8), "acts": th.zeros(8, 2)}])
         trained.append(model.learn(3).policy.state_dict())
     th.testing.assert_close(trained[0], trained[1], rtol=0, atol=0)
+
+
+def test_adams_epsilon_is_sb3s_unless_options_are_given() -> None:
+    space = spaces.Box(-1, 1, (3,), np.float32)
+    theirs, ours = (
+        kind(space, space, lambda _: 0.1) for kind in (ActorCriticPolicy, TaskConditionedPolicy)
+    )
+    assert ours.optimizer.defaults["eps"] == theirs.optimizer.defaults["eps"] == 1e-5
+    given = TaskConditionedPolicy(space, space, lambda _: 0.1, optimizer_kwargs={"eps": 1e-3})
+    assert given.optimizer.defaults["eps"] == 1e-3

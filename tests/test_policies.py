@@ -372,16 +372,6 @@ def test_the_tiled_nets_are_the_papers() -> None:
     assert policy.action_net.out_features == policy.log_std_net.out_features == 7
 
 
-def test_the_sentence_is_tiled_over_the_image() -> None:
-    net = TiledExtractor((3, 16, 16), 0, 20)
-    seen: list[th.Tensor] = []
-    net.convolutions.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    sentence = th.tensor(some_sentences(2))
-    net({"pixels": th.rand(2, 3, 16, 16), "sentence": sentence})
-    assert seen[0].shape == (2, 23, 16, 16)
-    assert th.equal(seen[0][:, 3:], sentence[:, :, None, None].expand(-1, -1, 16, 16))
-
-
 @pytest.mark.parametrize(
     ("obs_type", "architecture", "slots", "net_class", "encoder_class"),
     [
@@ -458,6 +448,28 @@ def test_where_a_policy_looked_is_a_map_over_the_image() -> None:
     assert control.attention.shape == (4, IMAGE_SIZE // 2, IMAGE_SIZE // 2)
     tiled = make_policy("pixels", "tiled")
     assert tiled.control(tensors(some_obs("pixels")), th.tensor(some_sentences())).attention is None
+
+
+def test_asking_what_is_hidden_is_asking_how_places_look() -> None:
+    # Plainly: a map of looks of every place, which queries are multiplied with.
+    policy = make_policy("pixels")
+    pixels, sentences = th.rand(3, 3, IMAGE_SIZE, IMAGE_SIZE), th.tensor(some_sentences(3))
+    net, encoder = policy.features_extractor.net, policy.encoder
+    assert isinstance(net, AttentionExtractor) and isinstance(encoder, AttentionEncoder)
+    looks, free = net.local(pixels - 0.5).split([net.sentence_dim, net.n_free], dim=1)
+    queries = net.query(sentences).unflatten(-1, (net.n_queried, net.sentence_dim))
+    queries = th.cat([net.sharpness * sentences[:, None], queries], dim=1)
+    queried = th.einsum("nkd,ndhw->nkhw", queries, looks)
+    _, positions = soft_argmax(th.cat([queried, free], dim=1))
+    features = net({"pixels": pixels, "sentence": sentences})
+    th.testing.assert_close(features.latent, positions.flatten(1))
+    assert features.attention is not None
+    th.testing.assert_close(
+        features.attention.flatten(1).log_softmax(-1), queried[:, 0].flatten(1).log_softmax(-1)
+    )
+    weights, _ = soft_argmax(encoder.where(th.cat([pixels, pixels.flip(0)], dim=1) - 0.5))
+    described = F.normalize(th.einsum("np,ndp->nd", weights[:, 0], looks.flatten(2)), dim=-1)
+    th.testing.assert_close(encoder(pixels, pixels.flip(0)).sentences, described)
 
 
 def test_the_cropped_part_of_an_image_does_not_matter() -> None:
