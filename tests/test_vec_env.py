@@ -12,11 +12,11 @@ import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+from test_vector import assert_bitwise
 
 from ent_bc.vec_env import VectorEnvAdapter
 from ent_bc.wrappers import VecSentenceObservation
 from meta_pusher_env import MetaPusherEnv, make_vec
-from test_vector import assert_bitwise
 
 N = 3
 ACTIONS = np.random.default_rng(0).uniform(-2, 2, (105, N, 7)).astype(np.float32)
