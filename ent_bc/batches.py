@@ -74,6 +74,7 @@ class TaskBatches:
                     f"{n_needed}: {config.n_support} support and {config.n_query} query."
                 )
         self._n_actions = np.asarray(demonstrations[0].acts).shape[-1]
+        self._on_disk = demonstrations if isinstance(demonstrations, ReadsAhead) else None
         self._share = (0, 1)
         self._groups = self._group_twins()
         self._groups_per_batch = max(
@@ -142,9 +143,9 @@ class TaskBatches:
         rows = [
             [(index, self._rows(index, draws)) for index, draws in task] for task in drawn[mine]
         ]
-        if isinstance(self.demonstrations, ReadsAhead):
+        if self._on_disk is not None:
             wanted = itertools.chain.from_iterable(rows)
-            self.demonstrations.will_read((index, [0, *places, -1]) for index, places in wanted)
+            self._on_disk.will_read((index, [0, *places, -1]) for index, places in wanted)
         flat = _stack([self._read(*row) for task in rows for row in task])  # copied once
         batch = _map(lambda leaf: leaf.reshape(len(rows), n_demos, *leaf.shape[1:]), flat)
         acts = batch.pop("acts")
@@ -159,9 +160,13 @@ class TaskBatches:
     def _read(self, index: int, rows: np.ndarray) -> dict[str, Any]:
         """What a demonstration has at some of its stored observations."""
         demo, steps = self.demonstrations[index], self._steps_of[index]
+        if self._on_disk is not None:
+            obs = self._on_disk.read_obs(index, [0, -1, *rows])
+        else:
+            obs = index_obs(demo.obs, [0, -1, *rows])
         return {
-            "demo": index_obs(demo.obs, [0, -1]),
-            "obs": index_obs(demo.obs, rows),
+            "demo": _map(lambda leaf: leaf[:2], obs),
+            "obs": _map(lambda leaf: leaf[2:], obs),
             "demo_target": steps.targets[0],
             "attention_target": steps.targets[rows],
             "acts": np.asarray(demo.acts, dtype=np.float32)[steps.steps[rows]],

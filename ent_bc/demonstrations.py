@@ -39,10 +39,13 @@ class DemonstrationLike(Protocol):
 
 @runtime_checkable
 class ReadsAhead(Protocol):
-    """A sequence of demonstrations on a disk that wants to know what will be read of them."""
+    """A sequence of demonstrations on a disk, which reads best what it was told before."""
 
     def will_read(self, wanted: Iterable[tuple[int, Iterable[int]]]) -> None:
         """Takes pairs of a demonstration's index and the places in its ``obs``."""
+
+    def read_obs(self, index: int, places: Sequence[int]) -> Any:
+        """A demonstration's ``obs`` at some places."""
 
 
 def check_demonstrations(

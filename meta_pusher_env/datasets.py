@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -74,6 +75,7 @@ class DemonstrationSet(Sequence[Demonstration]):
         self._rows_per_shard = len(split_into_shards(self.tasks)[0]) * self.config.demos_per_task
         self._stored = "state_obs" if self.config.obs_type == "state" else "pixels"
         self._maps: dict[tuple[int, str], np.ndarray] = {}
+        self._files: dict[int, io.FileIO] = {}
         self._metas: dict[int, dict[str, Any]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -128,8 +130,11 @@ class DemonstrationSet(Sequence[Demonstration]):
         )
 
     def close(self) -> None:
-        """Closes the maps; what is used again is opened again."""
+        """Closes the files; what is used again is opened again."""
         self._maps.clear()
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
 
     def will_read(self, wanted: Iterable[tuple[int, Iterable[int]]]) -> None:
         """Lets the system fetch stored observations from the disk, all at once and no others.
@@ -142,17 +147,36 @@ class DemonstrationSet(Sequence[Demonstration]):
         if not hasattr(os, "posix_fadvise"):
             return
         for index, places in wanted:
-            _, shard, row = self._locate(index)
-            array, path = self._array(shard, self._stored), self._path(shard, self._stored)
-            n_bytes = array.strides[1]
-            file = os.open(path, os.O_RDONLY)
-            try:
-                start = os.fstat(file).st_size - array.nbytes + row * array.strides[0]
-                for place in places:
-                    at = start + place % array.shape[1] * n_bytes
-                    os.posix_fadvise(file, at, n_bytes, os.POSIX_FADV_WILLNEED)
-            finally:
-                os.close(file)
+            file, spans = self._spans(index, places)
+            for start, n_bytes in spans:
+                os.posix_fadvise(file, start, n_bytes, os.POSIX_FADV_WILLNEED)
+
+    def read_obs(self, index: int, places: Sequence[int]) -> np.ndarray | dict[str, np.ndarray]:
+        """Observations of a demonstration at some places in its `obs`: copies, read from the file.
+
+        A map would be read page by page, with Python's lock held.
+        """
+        _, shard, row = self._locate(index)
+        array = self._array(shard, self._stored)
+        stored = np.empty((len(places), *array.shape[2:]), array.dtype)
+        file, spans = self._spans(index, places)
+        for target, (start, _) in zip(stored, spans, strict=True):
+            os.preadv(file, [target], start)
+        if self.config.obs_type != "pixels_agent_pos":
+            return stored
+        steps = self._array(shard, "steps")[row][list(places)]
+        return {"pixels": stored, "agent_pos": self._array(shard, "agent_pos")[row][steps]}
+
+    def _spans(self, index: int, places: Iterable[int]) -> tuple[int, list[tuple[int, int]]]:
+        """File descriptor of stored observations, and where in it some of them are, in bytes."""
+        _, shard, row = self._locate(index)
+        array = self._array(shard, self._stored)
+        if shard not in self._files:
+            self._files[shard] = open(self._path(shard, self._stored), "rb", buffering=0)
+        file = self._files[shard].fileno()
+        start = os.fstat(file).st_size - array.nbytes + row * array.strides[0]
+        n_bytes = array.strides[1]
+        return file, [(start + place % array.shape[1] * n_bytes, n_bytes) for place in places]
 
     def noise_levels(self) -> np.ndarray:
         """(len,) standard deviation of the noise in each demonstration, as `Episode.noise`, N m."""

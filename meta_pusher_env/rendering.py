@@ -11,6 +11,7 @@ from __future__ import annotations
 import _ctypes
 import atexit
 import ctypes
+import functools
 import importlib
 import math
 import os
@@ -102,15 +103,21 @@ def project(
         the pixel in row r and column c covers x in [c, c + 1) and y in [r, r + 1). They may lie
         outside the picture; points not in front of the camera give NaN.
     """
-    heading, pitch = math.radians(AZIMUTH), math.radians(ELEVATION)
-    right = np.array([math.sin(heading), -math.cos(heading), 0.0])
-    forward = np.array([-right[1] * math.cos(pitch), right[0] * math.cos(pitch), math.sin(pitch)])
-    axes = np.stack([right, np.cross(forward, right), forward], axis=-1)
-    seen = (np.asarray(points, np.float64) - (np.array(LOOKAT) - DISTANCE * forward)) @ axes
+    axes = _camera_axes()
+    seen = (np.asarray(points, np.float64) - (np.array(LOOKAT) - DISTANCE * axes[:, 2])) @ axes
     depth = np.where(seen[..., 2:] > 0, seen[..., 2:], np.nan)
     focal = 0.5 * height / math.tan(0.5 * math.radians(fovy))
     pixels: npt.NDArray[np.float64] = focal * seen[..., :2] / depth + (0.5 * width, 0.5 * height)
     return pixels
+
+
+@functools.lru_cache(maxsize=1)
+def _camera_axes() -> npt.NDArray[np.float64]:
+    """The camera's axes, in columns: to the right, down and forward; unit vectors."""
+    heading, pitch = math.radians(AZIMUTH), math.radians(ELEVATION)
+    right = np.array([math.sin(heading), -math.cos(heading), 0.0])
+    forward = np.array([-right[1] * math.cos(pitch), right[0] * math.cos(pitch), math.sin(pitch)])
+    return np.stack([right, np.cross(forward, right), forward], axis=-1)
 
 
 def set_quality(

@@ -146,7 +146,9 @@ def test_workers_that_hang_are_ended_with_a_way_out(
     monkeypatch.setattr(collection, "PATIENCE", 0.01)  # no process starts so fast
     with pytest.raises(RuntimeError, match="No worker has finished .* n_workers=1"):
         collect(tmp_path, CONFIG, n_workers=2)
-    assert len(collect(tmp_path, CONFIG, n_workers=1)) == len(CONFIG.tasks()) * CONFIG.demos_per_task
+    assert (
+        len(collect(tmp_path, CONFIG, n_workers=1)) == len(CONFIG.tasks()) * CONFIG.demos_per_task
+    )
 
 
 def test_bad_number_of_workers(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ent_bc import BatchConfig
 from ent_bc.batches import TaskBatches
 from ent_bc.prefetch import prefetch
 from ent_bc.speed import large_data
+from meta_pusher_env.collection import collect
 from meta_pusher_env.dataset_layout import CollectConfig
 from meta_pusher_env.datasets import DemonstrationSet
 
@@ -64,9 +65,9 @@ def test_a_data_set_is_told_what_a_batch_will_read_of_it() -> None:
             told.update({index: [int(place) for place in places] for index, places in wanted})
             read.clear()
 
-        def __getitem__(self, index: Any) -> Any:
+        def read_obs(self, index: int, places: Sequence[int]) -> Any:
             read.append(index)
-            return super().__getitem__(index)
+            return self[index].obs[list(places)]
 
     demonstrations = make_demonstrations(n_pairs=4, n_demos=4)
     config = BatchConfig(n_steps=3)
@@ -110,6 +111,18 @@ def test_exactly_what_will_be_read_is_fetched_from_the_disk(
         for obs, place in zip(observations, (0, 4, -1, 3), strict=True)
     ]
     assert fetched == [array.tobytes() for array in expected]
+
+
+@pytest.mark.parametrize("obs_type", ["pixels_agent_pos", "pixels", "state"])
+def test_what_is_read_from_the_file_is_what_the_map_shows(obs_type: str, tmp_path: Path) -> None:
+    data = collect(tmp_path, CollectConfig(n_tasks=2, obs_type=obs_type, demos_per_task=2))
+    read, obs = data.read_obs(3, [0, -1, 5, 5]), data[3].obs
+    pairs = [(read[key], obs[key]) for key in obs] if isinstance(obs, dict) else [(read, obs)]
+    assert isinstance(read, dict) == isinstance(obs, dict)
+    for ours, shown in pairs:
+        assert ours.dtype == shown.dtype and np.array_equal(ours, shown[[0, -1, 5, 5]])
+        ours[:] = 0  # a copy of its own
+        assert shown.any()
 
 
 def test_a_closed_data_set_opens_again_when_used(tmp_path: Path) -> None:

@@ -81,9 +81,10 @@ def test_the_arm_is_gymnasiums_pusher_and_two_objects() -> None:
 def test_the_goal_lies_flat_on_the_table_and_cannot_move() -> None:
     model, data = scene_of(make_tasks("train")[0])
     mujoco.mj_forward(model, data)
-    assert data.body("goal").xpos[:2] == pytest.approx([0.45, -0.05])
-    assert data.body("goal").xpos[2] == pytest.approx(scene.TABLE_HEIGHT, abs=0.005)
-    assert model.body("goal").jntnum == 0
+    goal = data.geom("goal").xpos
+    assert goal[:2] == pytest.approx([0.45, -0.05])
+    assert goal[2] == pytest.approx(scene.TABLE_HEIGHT, abs=0.005)
+    assert model.geom("goal").bodyid == 0  # the world's
     assert model.geom("table").pos[2] == pytest.approx(scene.TABLE_HEIGHT)
 
 
