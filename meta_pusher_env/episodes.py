@@ -22,6 +22,7 @@ from meta_pusher_env.measures import (
 from meta_pusher_env.tasks import PusherTask
 from meta_pusher_env.untimed import untimed
 
+ARMS_AT_ONCE = 64
 CHUNKS_PER_THREAD = 4  # few hand-overs, and yet no thread waits long for the last
 _JOINTS = scene.N_JOINTS
 _QPOS = slice(1, 1 + _JOINTS + 6)  # of mjSTATE_FULLPHYSICS: time, qpos, qvel
@@ -43,10 +44,7 @@ class Physics:
         self._states = np.zeros((n, _N_STATE))
         self.qpos, self.qvel = self._states[:, _QPOS], self._states[:, _QVEL]
         self.tips = np.zeros((n, 3))
-        model = scene.build_arm()
-        arm = mujoco.MjData(model)
-        self._arm = model, arm, arm.qpos, arm.site_xpos[model.site("tip").id]
-        self._arm_rows = list(zip(self.qpos[:, :_JOINTS], self.tips, strict=True))
+        self._arms = mujoco.MjData(scene.build_arms(min(n, ARMS_AT_ONCE)))
         self._trajectory = np.zeros((n, frame_skip, _N_STATE))
         self._control = np.zeros((n, frame_skip, _JOINTS))
         self._warm_start = np.zeros((n, _JOINTS + 6))
@@ -109,12 +107,13 @@ class Physics:
             self._pool = None
 
     def _find_tips(self) -> None:
-        """Brings `tips` up to date, a microsecond each."""
-        model, data, own, tip = self._arm
-        for angles, its_tip in self._arm_rows:
-            own[...] = angles
-            mujoco.mj_kinematics(model, data)
-            its_tip[...] = tip
+        """Brings `tips` up to date; the arm is the same in all scenes."""
+        arms, angles = self._arms, self._arms.qpos.reshape(-1, _JOINTS)
+        for start in range(0, self._n, len(angles)):
+            some = self.qpos[start : start + len(angles), :_JOINTS]
+            angles[: len(some)] = some
+            mujoco.mj_kinematics(arms.model, arms)
+            self.tips[start : start + len(some)] = arms.site_xpos[: len(some)]
 
 
 @dataclasses.dataclass

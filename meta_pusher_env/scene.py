@@ -44,10 +44,17 @@ def build_model(task: PusherTask) -> mujoco.MjModel:
     return _compile(task.objects)
 
 
-@lru_cache(maxsize=1)
-def build_arm() -> mujoco.MjModel:
-    """The arm alone, for its kinematics: they are the same in all scenes."""
-    return _arm_spec().compile()
+@lru_cache(maxsize=4)
+def build_arms(n: int) -> mujoco.MjModel:
+    """So many of the arm alone, for their kinematics at once; qpos and sites follow their order."""
+    spec, arm = mujoco.MjSpec(), _arm_spec()
+    spec.compiler.fusestatic = True
+    spec.memory = arm.memory
+    for option in ("timestep", "iterations", "gravity", "disableflags"):
+        setattr(spec.option, option, getattr(arm.option, option))
+    for index in range(n):
+        spec.attach(_arm_spec(), prefix=f"{index}/", frame=spec.worldbody.add_frame())
+    return spec.compile()
 
 
 @lru_cache(maxsize=512)

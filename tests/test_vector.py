@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import meta_pusher_env
-from meta_pusher_env import MetaPusherEnv, MetaPusherVectorEnv, make_vec
+from meta_pusher_env import MetaPusherEnv, MetaPusherVectorEnv, episodes, make_vec
 from meta_pusher_env.env import OBS_TYPES
 from meta_pusher_env.vector import FINAL_OBS, split_info
 
@@ -91,6 +91,20 @@ def test_pushed_objects_move_as_in_single_environments() -> None:
         expected, *_, info = single.step(torques)
         assert_bitwise(obs[1], expected)
     assert info["target_moved"] > 0.1
+    envs.close()
+
+
+def test_more_environments_than_arms_at_once_are_told_their_own_tips(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(episodes, "ARMS_AT_ONCE", 2)
+    envs = make_vec(N)
+    envs.reset(seed=3)
+    obs = envs.step(TORQUES[0])[0]
+    for index in range(N):
+        single = MetaPusherEnv()
+        single.reset(seed=3 + index)
+        assert_bitwise(obs[index], single.step(TORQUES[0, index])[0])
     envs.close()
 
 
