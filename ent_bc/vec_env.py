@@ -120,12 +120,16 @@ class VectorEnvAdapter(VecEnv):
 
 def _split(info: dict[str, Any], n: int) -> list[dict[str, Any]]:
     """An info of arrays and masks as one dict for each environment, of what it has there."""
-    infos: list[dict[str, Any]] = [{} for _ in range(n)]
+    everywhere: dict[str, Any] = {}
+    somewhere: dict[str, Any] = {}
     for key, values in info.items():
-        if key.startswith("_"):
-            continue
-        mask = info.get(f"_{key}")
-        column = values if values.dtype == object else values.tolist()
-        for index in range(n) if mask is None else np.flatnonzero(mask).tolist():
+        if not key.startswith("_"):
+            mask = info.get(f"_{key}")
+            columns = everywhere if mask is None or mask.all() else somewhere
+            columns[key] = values if values.dtype == object else values.tolist()
+    rows = zip(*everywhere.values(), strict=True) if everywhere else [()] * n
+    infos = [dict(zip(everywhere, row, strict=True)) for row in rows]
+    for key, column in somewhere.items():
+        for index in np.flatnonzero(info[f"_{key}"]).tolist():
             infos[index][key] = column[index]
     return infos

@@ -14,7 +14,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 from test_vector import assert_bitwise
 
-from ent_bc.vec_env import VectorEnvAdapter
+from ent_bc.vec_env import VectorEnvAdapter, _split
 from ent_bc.wrappers import VecSentenceObservation
 from meta_pusher_env import MetaPusherEnv, make_vec
 
@@ -87,6 +87,17 @@ def test_attributes_and_methods_are_the_environments(venv: VectorEnvAdapter) -> 
     assert venv.env_is_wrapped(gym.Wrapper) == [False] * N
     with pytest.raises(NotImplementedError, match="pinned cannot be set"):
         venv.set_attr("pinned", 3)
+
+
+def test_what_only_some_environments_tell_only_these_have() -> None:
+    info = {
+        "all": np.array([1.5, 2.5]),
+        "_all": np.array([True, True]),
+        "one": np.array([0, 7]),
+        "_one": np.array([False, True]),
+    }
+    assert _split(info, 2) == [{"all": 1.5}, {"all": 2.5, "one": 7}]
+    assert _split({}, 2) == [{}, {}]
 
 
 def test_another_autoreset_mode_is_named() -> None:

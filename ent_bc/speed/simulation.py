@@ -48,6 +48,7 @@ def measure(*, quick: bool) -> list[Row]:
         Row(f"{what}: make_vec", peer, "steps/s", ours, theirs, at_least=3.5),
         Row(f"{what}: as SB3 VecEnv", peer, "steps/s", as_sb3, theirs, at_least=3.0),
         Row(f"{what}: make_vec", "mujoco.rollout alone", "steps/s", ours, limit, at_least=0.8),
+        Row(f"{what}: mujoco.rollout alone", peer, "steps/s", limit, theirs),
         _single(repetitions, n_steps),
     ]
 
