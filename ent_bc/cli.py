@@ -88,7 +88,8 @@ class Train:
     control_loss: ControlLoss | None = None
     """Behavioural cloning error; by default the preset's."""
     n_workers: int | None = None
-    """Processes that share each batch's tasks; by default one for each core, at most 8."""
+    """Processes that share each batch's tasks; by default one for each core, at most 8, with images,
+    and a single one without."""
     checkpoint_interval: int = 500
     """Optimiser steps between checkpoints."""
     device: str = "auto"
@@ -217,7 +218,8 @@ def train(command: Train) -> Path:
             f"{preset.obs_type}, or take another preset."
         )
     arguments = preset.arguments(n_batches)
-    n_workers = command.n_workers or min(os.cpu_count() or 1, 8)
+    n_cores = min(os.cpu_count() or 1, 8)
+    n_workers = command.n_workers or (n_cores if preset.several_workers else 1)
     arguments["schedule"] = dataclasses.replace(arguments["schedule"], n_workers=n_workers)
     arguments["policy_kwargs"] = {**arguments["policy_kwargs"], "blind": command.blind}
     if command.control_loss is not None:

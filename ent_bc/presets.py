@@ -34,6 +34,8 @@ class Preset:
     """Whether the learning rate falls to 0 over the run."""
     low_precision: bool = False
     """Convolve in bfloat16, where this processor has instructions for it."""
+    several_workers: bool = True
+    """Whether processes that share each batch are worth it: not where a step takes 30 ms."""
     ent_weight: float = 1e-5
     """Weight of the entropy term."""
 
@@ -73,6 +75,7 @@ PRESETS = {
         batch_size=32,
         learning_rate=2e-3,
         n_batches=3000,
+        several_workers=False,
     ),
     "paper": Preset(
         obs_type="pixels_agent_pos",

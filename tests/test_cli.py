@@ -57,6 +57,14 @@ def test_a_stopped_training_goes_on_where_it_was(data: Path, model: Path) -> Non
     assert not (out / "checkpoint.safetensors").exists()
 
 
+def test_small_nets_train_in_one_process_unless_more_are_asked_for(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    assert EntBC.load(model).schedule.n_workers == 1
+    asked = train(Train(data, tmp_path, "state", n_batches=1, n_workers=2))
+    assert EntBC.load(asked).schedule.n_workers == 2
+
+
 def test_evaluation_writes_results_and_a_report(model: Path) -> None:
     out = model.parent / "report"
     command = Evaluate(
