@@ -88,8 +88,8 @@ class Train:
     control_loss: ControlLoss | None = None
     """Behavioural cloning error; by default the preset's."""
     n_workers: int | None = None
-    """Processes that share each batch's tasks; by default one for each core, at most 8, with images,
-    and a single one without."""
+    """Processes that share each batch's tasks; by default, with images, one for each core, at most
+    8, and without a single one."""
     checkpoint_interval: int = 500
     """Optimiser steps between checkpoints."""
     device: str = "auto"
