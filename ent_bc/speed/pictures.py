@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import os
-import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,13 +35,6 @@ def measure(*, quick: bool) -> list[Row]:
         rows.append(_against_limit(size, repetitions=1 if quick else 31))
         rows.append(_switching(size, repetitions=1 if quick else 7))
     return rows
-
-
-def frames_per_second(size: int) -> float:
-    """Observations of ``size`` x ``size`` that an environment's steps and resets give a second."""
-    episode = _Episode(size)
-    rates = in_turn(7, rate(episode.observe, EPISODE_STEPS + 1))
-    return statistics.median(rates[0])
 
 
 class _Episode:
