@@ -84,7 +84,7 @@ def test_the_goal_lies_flat_on_the_table_and_cannot_move() -> None:
     goal = data.geom("goal").xpos
     assert goal[:2] == pytest.approx([0.45, -0.05])
     assert goal[2] == pytest.approx(scene.TABLE_HEIGHT, abs=0.005)
-    assert model.geom("goal").bodyid == 0  # the world's
+    assert model.body_weldid[model.geom("goal").bodyid[0]] == 0  # it is one with the world
     assert model.geom("table").pos[2] == pytest.approx(scene.TABLE_HEIGHT)
 
 
