@@ -239,9 +239,7 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
             ValueError: An unknown option, or a task that is not one.
         """
         super().reset(seed=seed)
-        options = options or {}
-        if set(options) - {"task"}:
-            raise ValueError(f"Unknown options {sorted(set(options) - {'task'})}: expected 'task'.")
+        options = check_options(options)
         if "task" in options:
             pinned = options["task"]
             self.pinned = None if pinned is None else self.resolve(pinned)
@@ -459,6 +457,14 @@ def _check_action(action: Any) -> list[float]:
     if torques.shape != (scene.N_JOINTS,) or not all(map(math.isfinite, numbers)):
         raise ValueError(f"The action is {action!r}, expected 7 finite torques.")
     return numbers
+
+
+def check_options(options: dict[str, Any] | None) -> dict[str, Any]:
+    """The options of a reset, maybe none, or a ValueError."""
+    options = options or {}
+    if set(options) - {"task"}:
+        raise ValueError(f"Unknown options {sorted(set(options) - {'task'})}: expected 'task'.")
+    return options
 
 
 def draw_episode(

@@ -1,8 +1,9 @@
 """What an environment tells of one episode: state observation, info and reward terms.
 
 Twenty-odd numbers are faster to work out as plain floats than as small arrays, and MuJoCo's arrays
-are faster to read through views that are made once. `meta_pusher_env.vector` does the same for many
-episodes in arrays, with the same operations in the same order; tests hold the two bitwise equal.
+are faster to read through views that are made once. `meta_pusher_env.episodes` does the same for
+many episodes in arrays, with the same operations in the same order; tests hold the two bitwise
+equal.
 """
 
 from __future__ import annotations

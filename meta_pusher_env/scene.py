@@ -203,11 +203,6 @@ def object_xy(data: mujoco.MjData) -> np.ndarray:
     return data.qpos[N_JOINTS:].reshape(2, 3)[:, :2].copy()
 
 
-def object_position(data: mujoco.MjData, index: int) -> np.ndarray:
-    """Position (3,) of one object's base, m; a copy."""
-    return data.body(f"object_{index}").xpos.copy()
-
-
 def goal_distances(data: mujoco.MjData) -> np.ndarray:
     """Distance (2,) on the table from each object to the goal, m."""
     return np.linalg.norm(object_xy(data) - GOAL, axis=1)

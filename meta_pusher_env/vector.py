@@ -22,6 +22,7 @@ from meta_pusher_env.env import (
     NO_EPISODE,
     TORQUE_LIMIT,
     MetaPusherEnv,
+    check_options,
     draw_episode,
 )
 from meta_pusher_env.episodes import Episodes, Physics
@@ -123,9 +124,7 @@ class MetaPusherVectorEnv(gym.vector.VectorEnv, EzPickle):
         Raises:
             ValueError: A wrong number of seeds or tasks, an unknown option, or no task.
         """
-        options = options or {}
-        if set(options) - {"task"}:
-            raise ValueError(f"Unknown options {sorted(set(options) - {'task'})}: expected 'task'.")
+        options = check_options(options)
         seeds = self._one_each("seeds", seed)
         if isinstance(seed, (int, np.integer)):
             seeds = [int(seed) + index for index in range(self.num_envs)]

@@ -50,7 +50,7 @@ def push(
         data.ctrl[0] = torque
         scene.advance(model, data, 5)
     wrist = data.body("r_wrist_roll_link")
-    inside = wrist.xmat.reshape(3, 3).T @ (scene.object_position(data, 0) - wrist.xpos)
+    inside = wrist.xmat.reshape(3, 3).T @ (data.body("object_0").xpos - wrist.xpos)
     return scene.object_xy(data)[0] - tip, data.site("tip").xpos[:2] - tip, inside
 
 
