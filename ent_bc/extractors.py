@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch as th
@@ -193,7 +193,7 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
         architecture: "attention" or "tiled".
         sentence_dim: Length of a sentence.
         slots: Layout of a flat state observation; needed for "attention" there.
-        crop_top: Fraction of the image's height that is cut off at the top.
+        crop: Fractions of the image that are cut off at the top, bottom, left and right.
         dict_space: The Dict that observations were before Gymnasium's ``FlattenObservation``, for
             trainers that take arrays only.
 
@@ -207,11 +207,10 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
         architecture: Architecture = "attention",
         sentence_dim: int = 20,
         slots: SlotLayout | Mapping[str, int] | None = None,
-        crop_top: float = 0.0,
+        crop: Sequence[float] = (0.0, 0.0, 0.0, 0.0),
         dict_space: spaces.Dict | None = None,
     ) -> None:
-        if not 0 <= crop_top < 1:
-            raise ValueError(f"crop_top is {crop_top}, expected a fraction in [0, 1).")
+        _check_crop(crop)
         if dict_space is not None:
             _check_flat(observation_space, dict_space)
         if isinstance(slots, Mapping):
@@ -223,13 +222,16 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
         vector_keys = [key for key in sorted(parts) if key not in images]
         vector_dim = sum(parts[key].shape[0] for key in vector_keys)
         net: nn.Module
-        slot_dim = n_cropped = 0
+        slot_dim = 0
         image_shape = None
+        rows = columns = slice(0)
+        whole = (0, 0)
         if images:
             ((_, image),) = images.items()
             channels, height, image_width = to_chw(image.shape)
-            n_cropped = round(crop_top * height)
-            image_shape = (channels, height - n_cropped, image_width)
+            whole = (image_width, height)
+            rows, columns = _kept(height, *crop[:2]), _kept(image_width, *crop[2:])
+            image_shape = (channels, rows.stop - rows.start, columns.stop - columns.start)
             net_class = AttentionExtractor if architecture == "attention" else TiledExtractor
             net = net_class(image_shape, vector_dim, sentence_dim)
         elif architecture == "tiled" or slots is None:
@@ -241,7 +243,8 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
             net = SlotExtractor(slot_dim, vector_dim, sentence_dim, slots.pose)
         super().__init__(observation_space, net.features_dim)
         self.net = net
-        self._n_cropped = n_cropped
+        self._rows, self._columns = rows, columns
+        self._whole = whole
         self.slots, self.slot_dim = slots, slot_dim
         self.image_shape, self.vector_dim = image_shape, vector_dim
         self._is_dict = isinstance(observation_space, spaces.Dict)
@@ -280,7 +283,7 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
             pixels = parts[self._image_key]
             if is_hwc(pixels.shape):
                 pixels = pixels.permute(0, 3, 1, 2)
-            inputs["pixels"] = pixels[:, :, self._n_cropped :] / 255.0
+            inputs["pixels"] = pixels[:, :, self._rows, self._columns] / 255.0
         return inputs
 
     def _to_parts(self, observations: Any) -> Mapping[str, th.Tensor]:
@@ -310,10 +313,10 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
 
     def crop_positions(self, positions: th.Tensor) -> th.Tensor:
         """Places (..., 2) in the whole image as places in the cropped one; both in [-1, 1]."""
-        assert self.image_shape is not None
-        height = self.image_shape[1]
-        whole = (height + self._n_cropped) / height
-        return th.stack([positions[..., 0], 1 - (1 - positions[..., 1]) * whole], dim=-1)
+        whole = th.tensor(self._whole).to(positions)
+        first = th.tensor([self._columns.start, self._rows.start]).to(positions)
+        kept = th.tensor([self._columns.stop, self._rows.stop]).to(positions) - first
+        return (whole * (positions + 1) - 2 * first) / kept - 1
 
     @property
     def is_fitted(self) -> bool:
@@ -345,6 +348,20 @@ def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Box]:
             )
         boxes[key] = part
     return boxes
+
+
+def _check_crop(crop: Sequence[float]) -> None:
+    fits = len(crop) == 4 and min(crop) >= 0
+    if not fits or max(crop[0] + crop[1], crop[2] + crop[3]) >= 1:
+        raise ValueError(
+            f"crop is {tuple(crop)}, expected four fractions of the image, not negative: top and "
+            "bottom together below 1, left and right as well."
+        )
+
+
+def _kept(size: int, before: float, after: float) -> slice:
+    """The rows, or columns, that are left of so many."""
+    return slice(round(before * size), size - round(after * size))
 
 
 def _check_flat(space: spaces.Space[Any], dict_space: spaces.Dict) -> None:

@@ -60,7 +60,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         architecture: "attention", or "tiled", the paper's net exactly.
         sentence_dim: Length of a sentence; the paper's 20.
         slots: Layout of a flat state observation; needed for "attention" on states.
-        crop_top: Fraction of the image's height that is cut off at the top.
+        crop: Fractions of the image that are cut off at the top, bottom, left and right.
         dict_space: The Dict that observations were before Gymnasium's ``FlattenObservation``.
         blind: The control network gets the same sentence whatever was shown: a baseline, for a
             policy that does not listen to the demonstration.
@@ -97,7 +97,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         architecture: Architecture = "attention",
         sentence_dim: int = 20,
         slots: SlotLayout | Mapping[str, int] | None = None,
-        crop_top: float = 0.0,
+        crop: Sequence[float] = (0.0, 0.0, 0.0, 0.0),
         dict_space: spaces.Dict | None = None,
         blind: bool = False,
         net_arch: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
@@ -128,7 +128,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
             "architecture": architecture,
             "sentence_dim": sentence_dim,
             "slots": slots,
-            "crop_top": crop_top,
+            "crop": tuple(crop),
             "dict_space": dict_space,
             "blind": blind,
             "net_arch": _widths(net_arch, [256] * 3 if architecture == "attention" else [200] * 3),
@@ -137,7 +137,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
             "features_extractor_class": features_extractor_class,
             "features_extractor_kwargs": dict(features_extractor_kwargs or {}),
         }
-        of_extractor = ("architecture", "sentence_dim", "slots", "crop_top", "dict_space")
+        of_extractor = ("architecture", "sentence_dim", "slots", "crop", "dict_space")
         super().__init__(
             observation_space,
             action_space,

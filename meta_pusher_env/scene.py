@@ -27,7 +27,9 @@ GOAL.setflags(write=False)
 TIP_OFFSET = (0.07, 0.0, 0.0)  # m, in the wrist's frame: the middle of the U-shaped scoop
 TABLE_RGBA = (0.55, 0.47, 0.38, 1.0)
 ARENA_BYTES = 2**20  # of MjData, for a few contacts; MuJoCo's default takes 1 ms to make
-AMBIENT_LIGHT = (0.45, 0.45, 0.45)
+# The lights sum to less than 1, so that no colour clips, and that MuJoCo's shadow pass, which adds
+# the lamp after the others, gives the same picture.
+AMBIENT_LIGHT, HEADLIGHT, LAMP = ((x, x, x) for x in (0.45, 0.28, 0.25))
 ANGULAR_DAMPING = 0.05  # N m s, of the hinge that lets an object turn
 
 # Contacts: the wrist touches table and objects. Objects are carried by their joints, so they need
@@ -78,6 +80,9 @@ def _arm_spec() -> mujoco.MjSpec:
     set_quality(spec)
     spec.memory = ARENA_BYTES
     spec.visual.headlight.ambient = AMBIENT_LIGHT  # else the sides of objects are nearly black
+    spec.visual.headlight.diffuse = HEADLIGHT
+    for light in spec.lights:
+        light.diffuse = LAMP
     spec.geom("table").rgba = TABLE_RGBA
     wrist = spec.body("r_wrist_roll_link")
     wrist.add_site(name="tip", pos=TIP_OFFSET, rgba=(0, 0, 0, 0))

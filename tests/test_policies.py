@@ -472,27 +472,36 @@ def test_asking_what_is_hidden_is_asking_how_places_look() -> None:
     th.testing.assert_close(encoder(pixels, pixels.flip(0)).sentences, described)
 
 
-def test_the_cropped_part_of_an_image_does_not_matter() -> None:
-    policy = make_policy("pixels", crop_top=0.25)
+@pytest.mark.parametrize(
+    ("crop", "cut", "kept"),
+    [
+        ((0.25, 0, 0, 0), np.s_[:, : IMAGE_SIZE // 4], np.s_[:, IMAGE_SIZE // 4]),
+        ((0, 0.25, 0, 0), np.s_[:, -IMAGE_SIZE // 4 :], np.s_[:, -IMAGE_SIZE // 4 - 1]),
+        ((0, 0, 0.25, 0), np.s_[:, :, : IMAGE_SIZE // 4], np.s_[:, :, IMAGE_SIZE // 4]),
+        ((0, 0, 0, 0.25), np.s_[:, :, -IMAGE_SIZE // 4 :], np.s_[:, :, -IMAGE_SIZE // 4 - 1]),
+    ],
+)
+def test_the_cropped_part_of_an_image_does_not_matter(crop, cut, kept) -> None:
+    policy = make_policy("pixels", crop=crop)
     obs = some_obs("pixels")
     other = obs.copy()
-    other[:, : IMAGE_SIZE // 4] = 0
+    other[cut] = 0
     actions, actions_other = (
         policy.predict(o, some_sentences(), deterministic=True)[0] for o in (obs, other)
     )
     assert np.array_equal(actions, actions_other)
-    other[:, IMAGE_SIZE // 4] = 0
+    other[kept] = 0
     assert not np.array_equal(
         actions, policy.predict(other, some_sentences(), deterministic=True)[0]
     )
 
 
 def test_places_move_with_the_crop() -> None:
-    extractor = make_policy("pixels", crop_top=0.25).features_extractor
+    extractor = make_policy("pixels", crop=(0.25, 0, 0.5, 0.25)).features_extractor
     places = th.tensor(
-        [[0.3, 1.0], [0.3, -0.5], [0.3, 0.25]]
-    )  # bottom, edge and middle of the crop
-    expected = th.tensor([[0.3, 1.0], [0.3, -1.0], [0.3, 0.0]])
+        [[0.5, 1.0], [0.0, -0.5], [0.25, 0.25]]
+    )  # bottom right, upper left and middle of the crop
+    expected = th.tensor([[1.0, 1.0], [-1.0, -1.0], [0.0, 0.0]])
     th.testing.assert_close(extractor.crop_positions(places), expected)
 
 
@@ -556,8 +565,8 @@ def test_wrong_arguments_are_named() -> None:
         make_policy(action_space=spaces.Discrete(3))
     with pytest.raises(ValueError, match="expected a bounded Box"):
         make_policy(action_space=spaces.Box(-np.inf, np.inf, (2,)))
-    with pytest.raises(ValueError, match=r"crop_top is 1\.5, expected a fraction in \[0, 1\)"):
-        make_policy("pixels", crop_top=1.5)
+    with pytest.raises(ValueError, match=r"crop is \(0\.5, 0\.5, 0, 0\), expected four"):
+        make_policy("pixels", crop=(0.5, 0.5, 0, 0))
     with pytest.raises(ValueError, match=r"SlotLayout\(start=4, count=3, .* does not fit.* 14 num"):
         make_policy(slots=SlotLayout(4, 3))
     with pytest.raises(ValueError, match=r"Two images \['a', 'b'\] in the observation"):

@@ -136,7 +136,7 @@ def test_a_policy_given_as_an_instance_is_made_again(tmp_path: Path) -> None:
         lambda _: 0.0,
         architecture="tiled",
         sentence_dim=7,
-        crop_top=0.25,
+        crop=(0.25, 0, 0, 0.125),
         blind=True,
         net_arch=[16],
     )
