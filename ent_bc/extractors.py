@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch as th
@@ -13,6 +12,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 from torch.nn import functional as F
 
+from ent_bc.inputs import NO_CROP, Crop, Inputs, Layout, ReadsObservations, SlotLayout
 from ent_bc.layers import (
     LocalFeatures,
     count_features,
@@ -21,25 +21,9 @@ from ent_bc.layers import (
     soft_argmax,
     strided_convolutions,
 )
-from ent_bc.observations import NO_SENTENCE, SENTENCE_KEY, is_hwc, to_chw
+from ent_bc.observations import NO_SENTENCE, SENTENCE_KEY
 
 Architecture = Literal["tiled", "attention"]
-Inputs = Mapping[str, th.Tensor]
-"""Normalised, batched tensors: "pixels" (N, C, H, W) in [0, 1], "vector" (N, D), "slots" (N, count,
-slot_dim), "sentence" (N, sentence_dim); each where there is such."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SlotLayout:
-    """Where a flat state observation lists interchangeable objects.
-
-    The observation is ``start`` numbers of the agent's own, then ``count`` equally long slots. The
-    first ``pose`` numbers of a slot say where its object is, the rest how it looks; None: all may.
-    """
-
-    start: int
-    count: int
-    pose: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +165,7 @@ class SlotExtractor(nn.Module):
         return Features(th.cat([inputs["vector"], found, rest], dim=-1))
 
 
-class TaskFeaturesExtractor(BaseFeaturesExtractor):
+class TaskFeaturesExtractor(ReadsObservations, BaseFeaturesExtractor):
     """Observation and sentence to features, with the normalisation of both; an SB3 extractor.
 
     It takes images as H x W x C or C x H x W, whichever the space says, bare or in a Dict;
@@ -207,54 +191,29 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
         architecture: Architecture = "attention",
         sentence_dim: int = 20,
         slots: SlotLayout | Mapping[str, int] | None = None,
-        crop: Sequence[float] = (0.0, 0.0, 0.0, 0.0),
+        crop: Crop = NO_CROP,
         dict_space: spaces.Dict | None = None,
     ) -> None:
-        _check_crop(crop)
-        if dict_space is not None:
-            _check_flat(observation_space, dict_space)
         if isinstance(slots, Mapping):
             slots = SlotLayout(**slots)
-        parts = _parts(dict_space or observation_space)
-        images = {key: box for key, box in parts.items() if len(box.shape) == 3}
-        if len(images) > 1:
-            raise ValueError(f"Two images {sorted(images)} in the observation, expected one.")
-        vector_keys = [key for key in sorted(parts) if key not in images]
-        vector_dim = sum(parts[key].shape[0] for key in vector_keys)
+        layout = Layout.of(
+            observation_space,
+            crop=crop,
+            slots=slots if architecture == "attention" else None,
+            dict_space=dict_space,
+        )
         net: nn.Module
-        slot_dim = 0
-        image_shape = None
-        rows = columns = slice(0)
-        whole = (0, 0)
-        if images:
-            ((_, image),) = images.items()
-            channels, height, image_width = to_chw(image.shape)
-            whole = (image_width, height)
-            rows, columns = _kept(height, *crop[:2]), _kept(image_width, *crop[2:])
-            image_shape = (channels, rows.stop - rows.start, columns.stop - columns.start)
+        if layout.image_shape is not None:
             net_class = AttentionExtractor if architecture == "attention" else TiledExtractor
-            net = net_class(image_shape, vector_dim, sentence_dim)
-        elif architecture == "tiled" or slots is None:
-            slots = None
-            net = ConcatExtractor(vector_dim, sentence_dim)
+            net = net_class(layout.image_shape, layout.vector_dim, sentence_dim)
+        elif layout.slots is None:
+            net = ConcatExtractor(layout.vector_dim, sentence_dim)
         else:
-            slot_dim = _slot_dim(vector_dim, slots)
-            vector_dim = slots.start
-            net = SlotExtractor(slot_dim, vector_dim, sentence_dim, slots.pose)
+            pose = layout.slots.pose
+            net = SlotExtractor(layout.slot_dim, layout.vector_dim, sentence_dim, pose)
         super().__init__(observation_space, net.features_dim)
         self.net = net
-        self._rows, self._columns = rows, columns
-        self._whole = whole
-        self.slots, self.slot_dim = slots, slot_dim
-        self.image_shape, self.vector_dim = image_shape, vector_dim
-        self._is_dict = isinstance(observation_space, spaces.Dict)
-        self._dict_space = dict_space
-        self._image_key = next(iter(images), None)
-        self._vector_keys = vector_keys
-        self.register_buffer("vector_mean", th.zeros(vector_dim))
-        self.register_buffer("vector_std", th.ones(vector_dim))
-        self.register_buffer("slots_mean", th.zeros(slot_dim))
-        self.register_buffer("slots_std", th.ones(slot_dim))
+        self.read_as(layout)
 
     def forward(self, observations: Any) -> th.Tensor:
         """Features (N, features_dim) of an observation that holds its sentence."""
@@ -263,121 +222,11 @@ class TaskFeaturesExtractor(BaseFeaturesExtractor):
     def attend(self, observations: Any, sentence: th.Tensor | None = None) -> Features:
         """Features and attention; the sentence from the argument, else from the observation."""
         if sentence is None:
-            sentence = self._to_parts(observations).get(SENTENCE_KEY)
+            sentence = self.to_parts(observations).get(SENTENCE_KEY)
             if sentence is None:
                 raise ValueError(NO_SENTENCE)
-        return in_pieces(self._attend, self._to_parts(observations), sentence.float())
+        return in_pieces(self._attend, self.to_parts(observations), sentence.float())
 
     def _attend(self, parts: Mapping[str, th.Tensor], sentence: th.Tensor) -> Features:
         features: Features = self.net({**self.to_inputs(parts), SENTENCE_KEY: sentence})
         return features
-
-    def to_inputs(self, observations: Any) -> dict[str, th.Tensor]:
-        """The one place where observations become normalised tensors; see `Inputs`."""
-        parts = self._to_parts(observations)
-        inputs = {
-            name: (values - getattr(self, f"{name}_mean")) / getattr(self, f"{name}_std")
-            for name, values in self._vectors(parts).items()
-        }
-        if self._image_key is not None:
-            pixels = parts[self._image_key]
-            if is_hwc(pixels.shape):
-                pixels = pixels.permute(0, 3, 1, 2)
-            inputs["pixels"] = pixels[:, :, self._rows, self._columns] / 255.0
-        return inputs
-
-    def _to_parts(self, observations: Any) -> Mapping[str, th.Tensor]:
-        """The entries of a Dict observation, or of its flattened view; a bare one has no name."""
-        if isinstance(observations, Mapping):
-            return observations
-        if self._is_dict:  # a Dict of one entry, beside the sentence, may come without its name
-            return {self._image_key or self._vector_keys[0]: observations}
-        if self._dict_space is None:
-            return {"": observations}
-        boxes = {key: box.shape for key, box in self._dict_space.spaces.items()}
-        sizes = [math.prod(shape or ()) for shape in boxes.values()]
-        entries = observations.split(sizes, dim=-1)
-        return {
-            key: entry.unflatten(-1, shape)
-            for (key, shape), entry in zip(boxes.items(), entries, strict=True)
-        }
-
-    def _vectors(self, parts: Mapping[str, th.Tensor]) -> dict[str, th.Tensor]:
-        if not self._vector_keys or not all(key in parts for key in self._vector_keys):
-            return {}  # an observation from a video has its image alone
-        vector = th.cat([parts[key].float() for key in self._vector_keys], dim=-1)
-        if self.slots is None:
-            return {"vector": vector}
-        slots = vector[:, self.slots.start :].unflatten(-1, (self.slots.count, -1))
-        return {"vector": vector[:, : self.slots.start], "slots": slots}
-
-    def crop_positions(self, positions: th.Tensor) -> th.Tensor:
-        """Places (..., 2) in the whole image as places in the cropped one; both in [-1, 1]."""
-        whole = th.tensor(self._whole).to(positions)
-        first = th.tensor([self._columns.start, self._rows.start]).to(positions)
-        kept = th.tensor([self._columns.stop, self._rows.stop]).to(positions) - first
-        return (whole * (positions + 1) - 2 * first) / kept - 1
-
-    @property
-    def is_fitted(self) -> bool:
-        """Whether the normalisation was set, here or where the parameters come from."""
-        parts = ("vector_mean", "slots_mean")
-        return any(bool(getattr(self, part).any()) for part in parts)
-
-    @th.no_grad()
-    def fit_normalisation(self, observations: Any) -> None:
-        """Sets mean and standard deviation from a batch (N, ...); images are not needed."""
-        for name, values in self._vectors(self._to_parts(observations)).items():
-            values = values.flatten(0, -2)
-            getattr(self, f"{name}_mean").copy_(values.mean(dim=0))
-            # A constant entry says nothing: leave it at 0 rather than blow up its rounding.
-            std = values.std(dim=0, correction=min(1, len(values) - 1))
-            getattr(self, f"{name}_std").copy_(th.where(std < 1e-4, th.ones_like(std), std))
-
-
-def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Box]:
-    """The boxes that make up an observation, without the sentence; a bare one has no name."""
-    parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
-    parts.pop(SENTENCE_KEY, None)
-    boxes: dict[str, spaces.Box] = {}
-    for key, part in parts.items():
-        if not isinstance(part, spaces.Box) or len(part.shape) not in (1, 3):
-            raise ValueError(
-                f"Observation {key or 'space'} is {part}, expected a Box with 1 dimension (a "
-                "vector) or 3 (an image)."
-            )
-        boxes[key] = part
-    return boxes
-
-
-def _check_crop(crop: Sequence[float]) -> None:
-    fits = len(crop) == 4 and min(crop) >= 0
-    if not fits or max(crop[0] + crop[1], crop[2] + crop[3]) >= 1:
-        raise ValueError(
-            f"crop is {tuple(crop)}, expected four fractions of the image, not negative: top and "
-            "bottom together below 1, left and right as well."
-        )
-
-
-def _kept(size: int, before: float, after: float) -> slice:
-    """The rows, or columns, that are left of so many."""
-    return slice(round(before * size), size - round(after * size))
-
-
-def _check_flat(space: spaces.Space[Any], dict_space: spaces.Dict) -> None:
-    expected = spaces.flatten_space(dict_space).shape
-    if space.shape != expected:
-        raise ValueError(
-            f"The observation space is {space}, and {dict_space} flattened would be {expected}: "
-            "pass the space from before FlattenObservation as dict_space."
-        )
-
-
-def _slot_dim(vector_dim: int, slots: SlotLayout) -> int:
-    slot_dim, remainder = divmod(vector_dim - slots.start, slots.count)
-    if slot_dim < 1 or remainder:
-        raise ValueError(
-            f"{slots} does not fit an observation of {vector_dim} numbers: what is behind the "
-            f"first {slots.start} must divide into {slots.count} equal slots."
-        )
-    return slot_dim

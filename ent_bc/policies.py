@@ -20,9 +20,9 @@ from ent_bc.extractors import (
     AttentionExtractor,
     Features,
     SlotExtractor,
-    SlotLayout,
     TaskFeaturesExtractor,
 )
+from ent_bc.inputs import NO_CROP, Crop, SlotLayout
 from ent_bc.layers import in_pieces, mlp
 from ent_bc.observations import NO_SENTENCE, SENTENCE_KEY
 
@@ -97,7 +97,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         architecture: Architecture = "attention",
         sentence_dim: int = 20,
         slots: SlotLayout | Mapping[str, int] | None = None,
-        crop: Sequence[float] = (0.0, 0.0, 0.0, 0.0),
+        crop: Crop = NO_CROP,
         dict_space: spaces.Dict | None = None,
         blind: bool = False,
         net_arch: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
@@ -356,10 +356,10 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         if isinstance(extractor.net, AttentionExtractor):
             return AttentionEncoder(extractor.net.n_channels, extractor.net.describe)
         if isinstance(extractor.net, SlotExtractor):
-            return SlotEncoder(extractor.slot_dim, extractor.net.describe)
-        if extractor.image_shape is not None:
-            return TiledEncoder(extractor.image_shape, self.sentence_dim)
-        return MlpEncoder(extractor.vector_dim, self.sentence_dim)
+            return SlotEncoder(extractor.layout.slot_dim, extractor.net.describe)
+        if extractor.layout.image_shape is not None:
+            return TiledEncoder(extractor.layout.image_shape, self.sentence_dim)
+        return MlpEncoder(extractor.layout.vector_dim, self.sentence_dim)
 
 
 def _widths(

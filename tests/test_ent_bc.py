@@ -47,7 +47,7 @@ from ent_bc import (
     TaskConditionedPolicy,
     as_trajectories,
 )
-from ent_bc.extractors import SlotLayout
+from ent_bc.inputs import SlotLayout
 from ent_bc.layers import Convolutions
 from ent_bc.presets import PRESETS
 
@@ -133,10 +133,10 @@ def test_an_environment_may_be_an_id_and_tells_its_slots() -> None:
         model = EntBC(env="Toy-v0")
     finally:
         del gym.registry["Toy-v0"]
-    assert model.policy.features_extractor.slots == SlotLayout(**SLOTS)
+    assert model.policy.features_extractor.layout.slots == SlotLayout(**SLOTS)
     assert model.get_env() is not None
     plain = EntBC(env=ToyEnv(), policy_kwargs={"slots": None})
-    assert plain.policy.features_extractor.slots is None
+    assert plain.policy.features_extractor.layout.slots is None
 
 
 @pytest.mark.parametrize("name", ["TaskPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"])

@@ -28,7 +28,7 @@ from toys import (
 )
 
 from ent_bc import BatchConfig, EntBC, LossConfig, ScheduleConfig, TaskConditionedPolicy
-from ent_bc.extractors import SlotLayout
+from ent_bc.inputs import SlotLayout
 from ent_bc.storage import space_from_dict, space_to_dict
 
 
@@ -154,7 +154,7 @@ def test_the_layout_of_slots_is_saved_in_either_form(slots: Any, tmp_path: Path)
     model.save(tmp_path / "model")
     loaded = EntBC.load(tmp_path / "model")
     expected = None if slots is None else SlotLayout(**SLOTS)
-    assert loaded.policy.features_extractor.slots == expected
+    assert loaded.policy.features_extractor.layout.slots == expected
     assert same(parameters_of(loaded), parameters_of(model))
 
 

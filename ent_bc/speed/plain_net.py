@@ -25,8 +25,8 @@ class PlainNet(nn.Module):
     def __init__(self, policy: TaskConditionedPolicy) -> None:
         super().__init__()
         extractor = policy.features_extractor
-        assert extractor.image_shape is not None
-        channels, height, width = extractor.image_shape
+        assert extractor.layout.image_shape is not None
+        channels, height, width = extractor.layout.image_shape
         features = 16 * _quarter(_quarter(height)) * _quarter(_quarter(width))
         n_actions = policy.state_dict()["action_net.bias"].numel()
         self.embed_images = _convolutions(2 * channels)
@@ -34,7 +34,7 @@ class PlainNet(nn.Module):
             nn.Flatten(), _mlp(features), nn.Linear(200, policy.sentence_dim)
         )
         self.control_images = _convolutions(channels + policy.sentence_dim)
-        self.control_head = _mlp(features + extractor.vector_dim)
+        self.control_head = _mlp(features + extractor.layout.vector_dim)
         self.mean = nn.Linear(200, n_actions)
         self.log_std = nn.Linear(200, n_actions)
         for mine, other in (
