@@ -27,15 +27,16 @@ class BatchConfig:
     """Support demonstrations of a task: 1 for one-shot."""
     n_query: int = 1
     """Query demonstrations of a task."""
-    n_steps: int = 4
-    """Time steps of each demonstration that train control."""
+    n_steps: int | None = 4
+    """Time steps of each demonstration that train control; None for all stored ones, in order."""
     early: float = 1.0
     """Early steps are drawn more often: step t of T with weight 1 + early * (1 - t / T)."""
 
     def __post_init__(self) -> None:
         for name in ("n_support", "n_query", "n_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}, expected at least 1.")
 
 
 class TaskBatches:
@@ -133,8 +134,9 @@ class TaskBatches:
         drawn = []  # for all tasks, so that a share is what it is in the whole batch
         for task in tasks:
             chosen = rng.choice(self._of_task[task], size=n_demos, replace=False)
-            drawn.append([(int(index), rng.random(self.config.n_steps)) for index in chosen])
-        shape = (len(tasks), n_demos, self.config.n_steps, self._n_actions)
+            drawn.append([(int(index), self._draw(rng)) for index in chosen])
+        n_steps = self.config.n_steps or len(self._rows(*drawn[0][0]))
+        shape = (len(tasks), n_demos, n_steps, self._n_actions)
         noise = rng.standard_normal(shape, dtype=np.float32)
         place = {task: i for i, task in enumerate(tasks)}
         twin_of = np.array([place.get(self._twin_of.get(task, ""), -1) for task in tasks])
@@ -151,10 +153,16 @@ class TaskBatches:
         acts = batch.pop("acts")
         return {"obs": {**batch, "twin_of": twin_of[mine], "noise": noise[mine]}, "acts": acts}
 
-    def _rows(self, index: int, draws: np.ndarray) -> np.ndarray:
-        """The stored observations of a demonstration that some draws from [0, 1) mean."""
+    def _draw(self, rng: np.random.Generator) -> np.ndarray | None:
+        """What time steps are drawn with, or None where all are taken."""
+        return None if self.config.n_steps is None else rng.random(self.config.n_steps)
+
+    def _rows(self, index: int, draws: np.ndarray | None) -> np.ndarray:
+        """The stored observations of a demonstration that some draws from [0, 1) mean, or all."""
         if index not in self._steps_of:
             self._steps_of[index] = _Steps.of(self.demonstrations[index], self.config.early)
+        if draws is None:
+            return np.arange(len(self._steps_of[index].steps))
         return np.searchsorted(self._steps_of[index].cumulative, draws, side="right")
 
     def _read(self, index: int, rows: np.ndarray) -> dict[str, Any]:

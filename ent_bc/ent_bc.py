@@ -83,7 +83,7 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
             or unusable demonstrations.
     """
 
-    embeds_ends_only: ClassVar[bool] = True  # what `evaluate_k_shot` asks
+    n_demonstrated_obs: ClassVar[int] = 2  # first and last; what `evaluate_k_shot` asks
     policy_aliases: ClassVar[dict[str, type[TaskConditionedPolicy]]] = dict.fromkeys(
         ("TaskPolicy", "MlpPolicy", "CnnPolicy", "MultiInputPolicy"), TaskConditionedPolicy
     )

@@ -40,8 +40,8 @@ Demonstrated = Literal["own", "twin", "shuffled", "expert"]
 class Model(Protocol):
     """What is evaluated: anything with `EntBC`'s `embed` and `predict`.
 
-    Where it has ``embeds_ends_only``, and that is true, demonstrations may lack the observations
-    between the first and the last.
+    Where it has ``n_demonstrated_obs``, demonstrations may have only so many observations, evenly
+    spaced from the first to the last. What `predict` returns as state it gets in the next step.
     """
 
     def embed(self, demonstrations: Any) -> np.ndarray:
@@ -276,13 +276,15 @@ def _model_control(
         shown,
         config.n_shots,
         seeds=[start.demonstration_seed for start in starts],
-        ends_only=getattr(model, "embeds_ends_only", False),
+        n_obs=getattr(model, "n_demonstrated_obs", None),
     )
-    sentences = model.embed([list(some) for some in demonstrations])
+    state: Any = model.embed([list(some) for some in demonstrations])
 
     def act(observations: Sequence[Any]) -> np.ndarray:
+        nonlocal state
         stacked = stack_observations(observations)
-        return model.predict(stacked, state=sentences, deterministic=not config.sample)[0]
+        acts, state = model.predict(stacked, state=state, deterministic=not config.sample)
+        return acts
 
     return act
 

@@ -18,8 +18,8 @@ a task's ``pair_id`` and ``twin``     the twin control; twins share a batch and 
 ``info["is_success_other"]``          outcomes "other only" and "both"; default False
 ``info["is_success_strict"]``         a stricter criterion; default ``is_success``
 ``info["target_moved"]`` and others   failure modes; default NaN
-``get_end_demonstrations(tasks, n,    demonstrations of several tasks at once, with first and last
-seeds=seeds)``                        observations alone, for models that read no others: faster
+``get_sparse_demonstrations(tasks,    demonstrations of several tasks at once, with so many evenly
+n, seeds=seeds, n_obs=n_obs)``        spaced observations, for models that read no others: faster
 ====================================  ===========================================================
 
 `meta_pusher_env`'s ``MetaPusher-v0`` has it all, `ent_bc.meta_world` what is required and
@@ -105,7 +105,7 @@ def as_multi_task(env: gym.Env[Any, Any]) -> MultiTaskEnv:
 
 
 def demonstrations_of(
-    env: MultiTaskEnv, tasks: Sequence[Task], n: int, *, seeds: Sequence[int], ends_only: bool
+    env: MultiTaskEnv, tasks: Sequence[Task], n: int, *, seeds: Sequence[int], n_obs: int | None
 ) -> list[Sequence[DemonstrationLike]]:
     """Demonstrations of several tasks, n of each.
 
@@ -114,11 +114,11 @@ def demonstrations_of(
         tasks: The tasks.
         n: How many of each.
         seeds: One for each task.
-        ends_only: The observations between the first and the last are not needed.
+        n_obs: Observations that are needed of each, evenly spaced with the ends; None for all.
     """
-    at_once = getattr(env, "get_end_demonstrations", None) if ends_only else None
-    if at_once is not None:
-        return list(at_once(tasks, n, seeds=seeds))
+    at_once = getattr(env, "get_sparse_demonstrations", None)
+    if at_once is not None and n_obs is not None:
+        return list(at_once(tasks, n, seeds=seeds, n_obs=n_obs))
     pairs = zip(tasks, seeds, strict=True)
     return [env.get_demonstrations(task, n, seed=seed) for task, seed in pairs]
 

@@ -215,7 +215,7 @@ def embed_tasks(
         tasks,
         n_demonstrations,
         seeds=[seed] * len(tasks),
-        ends_only=getattr(model, "embeds_ends_only", False),
+        n_obs=getattr(model, "n_demonstrated_obs", None),
     )
     vectors, task_ids, pair_ids = [], [], []
     for task, some in zip(tasks, demonstrations, strict=True):

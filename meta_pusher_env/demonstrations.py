@@ -186,19 +186,26 @@ def record_demonstrations(
     return [_demonstration(episode, obs_type, image_size, steps) for episode in kept]
 
 
-def record_end_demonstrations(
-    orders: Sequence[Order], *, obs_type: str, image_size: int
+def record_sparse_demonstrations(
+    orders: Sequence[Order], *, obs_type: str, image_size: int, n_obs: int
 ) -> list[list[Demonstration]]:
-    """Records `record_demonstrations`' demonstrations with first and last observations alone.
+    """Records `record_demonstrations`' demonstrations with few observations.
 
     Args:
         orders: What to demonstrate; recorded for all at once.
         obs_type: As the environment's.
         image_size: As the environment's.
+        n_obs: Observations of each, evenly spaced from the first to the last; at least 2.
     """
-    ends = np.array([0, EPISODE_STEPS])
+    if not 2 <= n_obs <= EPISODE_STEPS + 1:
+        raise ValueError(f"n_obs is {n_obs}, expected 2 to {EPISODE_STEPS + 1} observations.")
+    steps = np.linspace(0, EPISODE_STEPS, n_obs).round().astype(int)
     return [
-        [_demonstration(kept, obs_type, image_size, ends) for kept, _ in starts if kept is not None]
+        [
+            _demonstration(kept, obs_type, image_size, steps)
+            for kept, _ in starts
+            if kept is not None
+        ]
         for starts in successful_episodes(orders)
     ]
 

@@ -308,15 +308,21 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
             self.resolve(task), n, seed=seed, obs_type=self.obs_type, image_size=self.image_size
         )
 
-    def get_end_demonstrations(
-        self, tasks: Sequence[int | str | PusherTask], n: int, *, seeds: Sequence[int]
+    def get_sparse_demonstrations(
+        self,
+        tasks: Sequence[int | str | PusherTask],
+        n: int,
+        *,
+        seeds: Sequence[int],
+        n_obs: int = 2,
     ) -> list[list[Any]]:
-        """`get_demonstrations` of several tasks at once, with first and last observations alone.
+        """`get_demonstrations` of several tasks at once, with few observations each.
 
         Args:
             tasks: As there.
             n: How many of each.
             seeds: One for each task.
+            n_obs: Observations, evenly spaced from the first to the last.
 
         Returns:
             For each task, n `Demonstration`s; all but ``obs`` and ``steps`` as there.
@@ -327,10 +333,11 @@ class MetaPusherEnv(gym.Env[Any, np.ndarray], EzPickle):
             demonstrations.Order(self.resolve(task), n, seed)
             for task, seed in zip(tasks, seeds, strict=True)
         ]
-        return demonstrations.record_end_demonstrations(
+        return demonstrations.record_sparse_demonstrations(
             orders,
             obs_type=self.obs_type,
             image_size=self.image_size,
+            n_obs=n_obs,
         )
 
     def expert_action(self) -> np.ndarray:

@@ -97,17 +97,22 @@ def test_observations_are_those_of_the_environment(obs_type: str) -> None:
     env.close()
 
 
-def test_end_demonstrations_are_the_ends_of_the_same_demonstrations() -> None:
+@pytest.mark.parametrize(("n_obs", "steps"), [(2, [0, 100]), (5, [0, 25, 50, 75, 100])])
+def test_sparse_demonstrations_are_parts_of_the_same_demonstrations(
+    n_obs: int, steps: list[int]
+) -> None:
     env = MetaPusherEnv(obs_type="pixels_agent_pos", image_size=32, split="val", n_tasks=4)
     tasks, seeds = [env.tasks[0], env.tasks[3]], [5, 6]
-    ends = env.get_end_demonstrations(tasks, 2, seeds=seeds)
-    for some, task, seed in zip(ends, tasks, seeds, strict=True):
-        for end, whole in zip(some, env.get_demonstrations(task, 2, seed=seed), strict=True):
-            assert end.steps.tolist() == [0, 100]
-            assert end.infos[0]["demo_id"] == whole.infos[0]["demo_id"]
-            np.testing.assert_array_equal(end.acts, whole.acts)
+    sparse = env.get_sparse_demonstrations(tasks, 2, seeds=seeds, n_obs=n_obs)
+    for some, task, seed in zip(sparse, tasks, seeds, strict=True):
+        for part, whole in zip(some, env.get_demonstrations(task, 2, seed=seed), strict=True):
+            assert part.steps.tolist() == steps
+            assert part.infos[0]["demo_id"] == whole.infos[0]["demo_id"]
+            np.testing.assert_array_equal(part.acts, whole.acts)
             for key, values in whole.obs.items():
-                np.testing.assert_array_equal(end.obs[key], values[[0, -1]])
+                np.testing.assert_array_equal(part.obs[key], values[steps])
+    with pytest.raises(ValueError, match="n_obs is 1, expected 2 to 101"):
+        env.get_sparse_demonstrations(tasks, 2, seeds=seeds, n_obs=1)
     env.close()
 
 
