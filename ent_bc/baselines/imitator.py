@@ -81,7 +81,7 @@ class Imitator(ReadsObservations, abc.ABC):
         """Actions (B, A) for observations (B, ...), and the states of the next step."""
 
     def roll_out(self, obs: Any, state: th.Tensor) -> th.Tensor:
-        """Actions (B, F, A) for observations (B, F, ...) in order of time, from first states (B, S).
+        """Actions (B, F, A) for observations (B, F, ...) in order of time, from states (B, S).
 
         Of a system whose states stay as they are: all frames at once.
         """
@@ -113,10 +113,8 @@ class Imitator(ReadsObservations, abc.ABC):
             demonstrations = [demonstrations]
         is_single = not isinstance(demonstrations[0], (list, tuple))
         several = [demonstrations] if is_single else demonstrations
-        shown = tree_map(
-            th.as_tensor,
-            _stack([_stack([self._frames(demo) for demo in demos]) for demos in several]),
-        )
+        frames = [_stack([self._frames(demo) for demo in demos]) for demos in several]
+        shown = tree_map(th.as_tensor, _stack(frames))
         self.eval()
         state = self.remember(Shown(**shown)).detach().numpy()
         return state[0] if is_single else state
@@ -163,6 +161,8 @@ class ActionHead(nn.Module):
         n_actions = int(np.prod(action_space.shape))
         self.body = nn.Sequential(mlp(n_inputs, widths), nn.Linear(widths[-1], n_actions))
         self.linear = nn.Linear(n_inputs, n_actions)
+        self.centre: th.Tensor
+        self.scale: th.Tensor
         low, high = th.as_tensor(action_space.low), th.as_tensor(action_space.high)
         self.register_buffer("centre", (low + high) / 2)
         self.register_buffer("scale", (high - low) / 2)
@@ -179,8 +179,8 @@ class PictureNet(nn.Module):
 
     Args:
         image_shape: (C, H, W).
-        pooling: "flatten", as in TecNets, or "spatial softmax", as in MIL: where in the picture each
-            filter answers most, (x, y) of 16.
+        pooling: "flatten", as in TecNets, or "spatial softmax", as in MIL: where in the picture
+            each of the 16 filters answers most.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], pooling: Pooling = "flatten") -> None:
