@@ -27,7 +27,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ent_bc import speed, video
+from ent_bc import video
+from ent_bc.benchmark.cli import Benchmark, benchmark
 from ent_bc.curves import join_logs, set_log_aside
 from ent_bc.ent_bc import EntBC
 from ent_bc.evaluation import (
@@ -140,20 +141,6 @@ class Quickstart:
     """Of the training."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Benchmark:
-    """Compares, side by side: "speed" prints a table and writes speed.json with every figure."""
-
-    what: tyro.conf.Positional[Literal["speed"]]
-    """How fast all is beside its peers and its limits."""
-    out: Path = Path("runs/speed")
-    """Directory for speed.json."""
-    groups: tuple[str, ...] = speed.GROUPS
-    """What to measure."""
-    quick: bool = False
-    """Show that it runs, not how fast."""
-
-
 def main() -> None:
     """Entry point of the ``ent-bc`` command."""
     commands = tyro.conf.OmitSubcommandPrefixes[
@@ -172,7 +159,7 @@ def main() -> None:
         elif isinstance(command, Evaluate):
             evaluate(command)
         elif isinstance(command, Benchmark):
-            benchmark_speed(command)
+            benchmark(command)
         else:
             quickstart(command)
     except (ValueError, FileNotFoundError, RuntimeError, FloatingPointError) as error:
@@ -353,17 +340,6 @@ def quickstart(command: Quickstart) -> None:
         f"{_peak_memory(resource.RUSAGE_SELF):.1f} GiB of memory here and "
         f"{_peak_memory(resource.RUSAGE_CHILDREN):.1f} GiB in a worker"
     )
-
-
-def benchmark_speed(command: Benchmark) -> None:
-    """``ent-bc benchmark speed``."""
-    rows = []
-    for row in speed.measure(command.groups, quick=command.quick):
-        rows.append(row)
-        speed.write_json(command.out / "speed.json", rows)
-        console.print(f"{row.name} / {row.against}: {row.ratio:.3g}", highlight=False)
-    console.print(speed.terminal_table(rows))
-    console.print(f"All figures: {command.out / 'speed.json'}")
 
 
 def _peak_memory(who: int) -> float:

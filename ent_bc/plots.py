@@ -75,7 +75,7 @@ def plot_curves(curves: Mapping[str, np.ndarray], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if len(columns) > 1:
             axes.legend(fontsize=8, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_embedding(sentences: Sentences, path: Path, *, n_pairs: int = 10) -> None:
@@ -108,10 +108,10 @@ def plot_embedding(sentences: Sentences, path: Path, *, n_pairs: int = 10) -> No
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """A PNG, whole or not at all."""
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     figure.savefig(temporary, dpi=110, format="png")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from meta_pusher_env import demonstrations, make_tasks, scene
+from meta_pusher_env import demonstrations, make_tasks, rendering, scene
 from meta_pusher_env.demonstrations import (
     DEMONSTRATION_SEEDS,
     Demonstration,
@@ -196,3 +196,19 @@ def test_attention_targets_look_ahead_to_where_the_tip_comes_down() -> None:
     assert targets.shape == (4, 2) and targets.dtype == np.float32
     assert (targets[:2] == targets[2]).all() and (np.abs(targets[:3]) < 1).all()
     assert np.isnan(targets[3]).all()  # in the scoop, but where?
+
+
+def test_attention_targets_follow_the_object_in_the_carry() -> None:
+    env = MetaPusherEnv(split="val", n_tasks=20)
+    errors = []
+    for task in env.tasks:
+        [demo] = env.get_demonstrations(task, 1, seed=1)
+        found = (attention_targets(demo.obs[:, :20]) + 1) / 2
+        start = scene.N_JOINTS + 3 * task.target
+        height = np.full((101, 1), scene.TABLE_HEIGHT + 0.03)
+        true = rendering.project(np.hstack([demo.states[:, start : start + 2], height]), 96, 96)
+        errors.append(np.linalg.norm(96 * found - true, axis=1))
+    env.close()
+    assert np.isnan(errors).mean() < 0.1
+    for part in np.array_split(np.array(errors), 5, axis=1):  # the last is at the goal
+        assert np.nanmedian(part) < 3  # pixels of 96: about 3 cm

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "stable_baselines3", "imitation", "tensorboard", "ent_bc")
-APPLICATIONS = {"cli.py", "speed"}
+APPLICATIONS = {"cli.py", "speed", "benchmark"}
 """Of ent_bc: programs, not library code; they may know the environment by name."""
 
 

@@ -3,8 +3,26 @@
 `Imitator` is what they have in common, `train` trains any of them.
 """
 
+from ent_bc.baselines.behavioural_cloning import BCConfig, Clone, train_bc
 from ent_bc.baselines.contextual import ContextualNet
+from ent_bc.baselines.dagger import DAggerConfig, train_dagger
+from ent_bc.baselines.duan import DuanNet
 from ent_bc.baselines.imitator import Imitator
+from ent_bc.baselines.lstm import LstmNet
+from ent_bc.baselines.mil import MilNet
 from ent_bc.baselines.training import TrainConfig, train
 
-__all__ = ["ContextualNet", "Imitator", "TrainConfig", "train"]
+__all__ = [
+    "BCConfig",
+    "Clone",
+    "ContextualNet",
+    "DAggerConfig",
+    "DuanNet",
+    "Imitator",
+    "LstmNet",
+    "MilNet",
+    "TrainConfig",
+    "train",
+    "train_bc",
+    "train_dagger",
+]

@@ -31,6 +31,8 @@ Pooling = Literal["flatten", "spatial softmax"]
 class Shown:
     """Demonstrations of some tasks, as tensors; tasks B, demonstrations of each K, frames F.
 
+    Observations are as `Imitator.perceive` gives them.
+
     Attributes:
         obs: Observation, or mapping of such, (B, K, F, ...), in order of time.
         acts: (B, K, F, A) what was done at these frames.
@@ -40,6 +42,11 @@ class Shown:
     obs: Any
     acts: th.Tensor
     last: Any
+
+    @property
+    def frames(self) -> Any:
+        """All observations, (B, K, F + 1, ...)."""
+        return tree_map(lambda f, last: th.cat([f, last[:, :, None]], dim=2), self.obs, self.last)
 
 
 class Imitator(ReadsObservations, abc.ABC):
@@ -72,6 +79,19 @@ class Imitator(ReadsObservations, abc.ABC):
             raise ValueError(f"The observation space is {observation_space}, expected an image.")
         self.image_shape = self.layout.image_shape
 
+    def to_inputs(self, observations: Any) -> dict[str, th.Tensor]:
+        """As `ReadsObservations`', with a "vector" of no numbers where there is none."""
+        inputs = super().to_inputs(observations)
+        inputs.setdefault("vector", inputs["pixels"].new_zeros(len(inputs["pixels"]), 0))
+        return inputs
+
+    def perceive(self, obs: Any) -> Any:
+        """What the other methods get of observations (N, ...): here, the observations themselves.
+
+        A system that sees demonstrations and rollouts with the same eyes looks at each but once.
+        """
+        return obs
+
     @abc.abstractmethod
     def remember(self, shown: Shown) -> th.Tensor:
         """What is known of each task after its demonstrations: the states (B, S)."""
@@ -98,10 +118,10 @@ class Imitator(ReadsObservations, abc.ABC):
         """
         n_tasks, n_demos = acts.shape[:2]
         last = tree_map(lambda leaf: leaf[:, :, 1], obs["demo"])
-        each = {"obs": obs["obs"], "acts": acts, "last": last}
+        each = {"obs": self._perceive(obs["obs"], 3), "acts": acts, "last": self._perceive(last, 2)}
         alone = tree_map(lambda leaf: leaf.flatten(0, 1)[:, None], each)
         state = self.remember(Shown(**alone)).unflatten(0, (n_tasks, n_demos)).roll(1, dims=1)
-        frames = tree_map(lambda leaf: leaf.flatten(0, 1), obs["obs"])
+        frames = tree_map(lambda leaf: leaf.flatten(0, 1), each["obs"])
         return squared_error(self.roll_out(frames, state.flatten(0, 1)), acts.flatten(0, 1))
 
     def embed(self, demonstrations: Any) -> np.ndarray:
@@ -116,7 +136,8 @@ class Imitator(ReadsObservations, abc.ABC):
         frames = [_stack([self._frames(demo) for demo in demos]) for demos in several]
         shown = tree_map(th.as_tensor, _stack(frames))
         self.eval()
-        state = self.remember(Shown(**shown)).detach().numpy()
+        seen = {"obs": self._perceive(shown["obs"], 3), "last": self._perceive(shown["last"], 2)}
+        state = self.remember(Shown(**seen, acts=shown["acts"])).detach().numpy()
         return state[0] if is_single else state
 
     def predict(
@@ -136,9 +157,16 @@ class Imitator(ReadsObservations, abc.ABC):
         """
         self.eval()
         with th.no_grad():
-            acts, after = self.act(tree_map(th.as_tensor, observation), th.as_tensor(state))
+            seen = self.perceive(tree_map(th.as_tensor, observation))
+            acts, after = self.act(seen, th.as_tensor(state))
         low, high = self.action_space.low, self.action_space.high
         return np.clip(acts.numpy(), low, high), after.numpy()
+
+    def _perceive(self, obs: Any, n_axes: int) -> Any:
+        """`perceive` for observations that have several axes in front."""
+        front = tree_leaves(obs)[0].shape[:n_axes]
+        flat = tree_map(lambda leaf: leaf.flatten(0, n_axes - 1), obs)
+        return tree_map(lambda leaf: leaf.unflatten(0, front), self.perceive(flat))
 
     def _frames(self, demo: Any) -> dict[str, Any]:
         """As many of a demonstration's observations as are asked for, evenly spaced."""

@@ -1,0 +1,72 @@
+"""What a training step of each system costs on one core, all measured side by side in one run.
+
+So "equal wall-clock" is a number of steps for each system, and a cell's outcome does not depend on
+what else the machine does while it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ent_bc.benchmark.cells import Cell
+from ent_bc.benchmark.run import data_for
+from ent_bc.benchmark.systems import SYSTEMS, train_cell
+
+COSTS = Path(__file__).with_name("costs.json")
+N_ROUNDS, N_STEPS, N_FIRST = 5, 24, 8
+
+
+def measure_costs(
+    data: Path,
+    path: Path = COSTS,
+    *,
+    systems: Iterable[str] = tuple(SYSTEMS),
+    on_row: Callable[[str, dict[str, Any]], None] | None = None,
+) -> None:
+    """Times steps of the systems in turn, several rounds, and writes medians to a file.
+
+    Args:
+        data: Folder of the data sets.
+        path: The file.
+        systems: What is timed.
+        on_row: Told a system and its figures.
+    """
+    names = list(systems)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    samples: dict[str, float] = {}
+    for _ in range(N_ROUNDS):
+        for name in names:
+            cell = Cell(group="costs", system=name, n_batches=N_STEPS)
+            trained, steps = _time_steps(cell, data)
+            seconds[name].append(statistics.median(steps[N_FIRST:]))
+            samples[name] = trained
+    rows = {
+        name: {
+            "seconds_per_batch": statistics.median(seconds[name]),
+            "range": [min(seconds[name]), max(seconds[name])],
+            "samples_per_batch": samples[name],
+        }
+        for name in names
+    }
+    if on_row is not None:
+        for name, row in rows.items():
+            on_row(name, row)
+    temporary = path.with_suffix(".part")
+    record = {"rounds": N_ROUNDS, "steps": N_STEPS - N_FIRST, "systems": rows}
+    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _time_steps(cell: Cell, data: Path) -> tuple[float, list[float]]:
+    """Samples of a batch, and the seconds of processor time of each step."""
+    times = [time.process_time()]
+    demonstrations = SYSTEMS[cell.system].view(data_for(cell, data))
+    trained = train_cell(cell, demonstrations, lambda: times.append(time.process_time()))
+    steps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    return trained.n_samples / cell.n_batches, steps

@@ -1,0 +1,212 @@
+"""Runs cells that have no result yet: collects their data, trains, evaluates, writes the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import multiprocessing
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from ent_bc.benchmark.cells import Cell
+from ent_bc.benchmark.results import Condition, Result, Training
+from ent_bc.benchmark.systems import SYSTEMS, Trained, train_cell
+from ent_bc.ent_bc import EntBC
+from ent_bc.evaluation import (
+    ENV_ID,
+    EvaluationConfig,
+    Model,
+    evaluate_k_shot,
+    stack_observations,
+)
+from ent_bc.protocol import as_multi_task, demonstrations_of
+from ent_bc.statistics import embed_tasks, embedding_metrics
+from meta_pusher_env.collection import collect
+from meta_pusher_env.dataset_layout import CollectConfig
+from meta_pusher_env.datasets import DemonstrationSet
+
+
+def result_path(results: Path, cell: Cell) -> Path:
+    """Where a cell's result is, or will be."""
+    return results / f"{cell.hash}.json"
+
+
+def missing(cells: Iterable[Cell], results: Path) -> list[Cell]:
+    """The cells without a result."""
+    return [cell for cell in cells if not result_path(results, cell).exists()]
+
+
+def fill(
+    cells: Sequence[Cell],
+    results: Path,
+    data: Path,
+    *,
+    jobs: int = 1,
+    on_cell: Callable[[Cell, float], None] | None = None,
+) -> None:
+    """Runs the cells without a result, in order, each in a process of its own.
+
+    Args:
+        cells: What the benchmark has.
+        results: Folder of the result files.
+        data: Folder of the data sets; those that are not there are collected.
+        jobs: Processes at once.
+        on_cell: Told each cell that is done, and its seconds.
+    """
+    todo = missing(cells, results)
+    for cell in todo:
+        data_for(cell, data)  # with all cores, and not by two processes at once
+    results.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
+        running = {pool.submit(run_cell, cell, results, data): cell for cell in todo}
+        for job in as_completed(running):
+            if on_cell is not None:
+                on_cell(running[job], job.result())
+            job.result()
+
+
+def run_cell(cell: Cell, results: Path, data: Path) -> float:
+    """Trains and evaluates a cell and writes its result; returns the seconds that took."""
+    begin = time.perf_counter()
+    system, demonstrations = SYSTEMS[cell.system], data_for(cell, data)
+    view = system.view(demonstrations)
+    if not cell.twins:
+        view = OneOfTwins(view, cell.demos_per_task)
+    trained = train_cell(cell, view)
+    Result(
+        cell=cell.to_json(),
+        data_sha256=data_hash(demonstrations),
+        code=code_version(),
+        package_version=importlib.metadata.version("metapusher"),
+        training=_training(cell, trained),
+        conditions=_conditions(cell, trained.model),
+        embedding=_embedding(cell, trained.model),
+    ).write(result_path(results, cell))
+    return time.perf_counter() - begin
+
+
+def data_for(cell: Cell, root: Path) -> DemonstrationSet:
+    """The data set that a cell is trained on, collected where it is not there."""
+    config = CollectConfig(
+        n_tasks=cell.n_tasks,
+        demos_per_task=cell.demos_per_task,
+        obs_type=cell.obs_type,
+        image_size=cell.image_size,
+        noise=cell.noise,
+    )
+    looks = cell.obs_type if cell.obs_type == "state" else f"{cell.image_size}px"
+    name = f"{looks}-{cell.n_tasks}x{cell.demos_per_task}-noise{cell.noise:g}"
+    return collect(root / name, config)
+
+
+def data_hash(demonstrations: DemonstrationSet) -> str:
+    """SHA-256 of a data set's manifest, which holds those of all its files."""
+    manifest = demonstrations.directory / "manifest.json"
+    return hashlib.sha256(manifest.read_bytes()).hexdigest()
+
+
+def evaluation_config(cell: Cell) -> EvaluationConfig:
+    """One demonstration of the task itself; the other conditions are changes of it."""
+    return EvaluationConfig(
+        split=cell.split,
+        n_trials=cell.trials_per_task,
+        obs_type=cell.obs_type,
+        image_size=cell.image_size,
+    )
+
+
+def code_version() -> str:
+    """The commit of the code, "+" behind it where files were changed; "" where there is no git."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here.parents[1]))
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+class OneOfTwins(Sequence[Any]):
+    """A data set's demonstrations of one task of each pair alone, the first."""
+
+    def __init__(self, demonstrations: Any, demos_per_task: int) -> None:
+        self._all = demonstrations
+        indices = np.arange(len(demonstrations))
+        self._indices = indices[indices // demos_per_task % 2 == 0].tolist()
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._all[self._indices[index]]
+
+    def will_read(self, wanted: Iterable[tuple[int, Iterable[int]]]) -> None:
+        """See `ReadsAhead`."""
+        self._all.will_read((self._indices[index], places) for index, places in wanted)
+
+    def read_obs(self, index: int, places: Sequence[int]) -> Any:
+        """See `ReadsAhead`."""
+        return self._all.read_obs(self._indices[index], places)
+
+
+def _conditions(cell: Cell, model: Model) -> dict[str, Condition]:
+    own = evaluation_config(cell)
+    asked = {"own_1shot": own, "twin": dataclasses.replace(own, demonstrated="twin")}
+    if cell.trials_per_task_5shot:
+        n_trials = cell.trials_per_task_5shot
+        asked["own_5shot"] = dataclasses.replace(own, n_shots=5, n_trials=n_trials)
+    env_id = SYSTEMS[cell.system].env_id
+    return {
+        name: Condition.of_trials(evaluate_k_shot(model, config, env_id=env_id))
+        for name, config in asked.items()
+    }
+
+
+def _embedding(cell: Cell, model: Model) -> dict[str, float] | None:
+    """Retrieval by sentences, of systems that have such."""
+    if not isinstance(model, EntBC):
+        return None
+    metrics = embedding_metrics(embed_tasks(model, ENV_ID, evaluation_config(cell).env_kwargs()))
+    return {key: metrics[key]["value"] for key in ("embedding_accuracy", "twin_accuracy")}
+
+
+def _training(cell: Cell, trained: Trained) -> Training:
+    return Training(
+        n_batches=cell.n_batches,
+        n_samples=trained.n_samples,
+        seconds=trained.seconds,
+        samples_per_second=trained.n_samples / trained.seconds,
+        n_parameters=trained.n_parameters,
+        inference_ms=1000 * _seconds_of_prediction(cell, trained.model),
+        entropy=trained.entropy,
+    )
+
+
+def _seconds_of_prediction(cell: Cell, model: Model, n: int = 50) -> float:
+    """Median time of an answer to one observation."""
+    env = gym.make(SYSTEMS[cell.system].env_id, **evaluation_config(cell).env_kwargs())
+    obs = stack_observations([env.reset(seed=0)[0]])
+    base = as_multi_task(env)
+    n_obs = getattr(model, "n_demonstrated_obs", None)
+    [shown] = demonstrations_of(base, base.tasks[:1], 1, seeds=[0], n_obs=n_obs)
+    state = model.embed([list(shown)])
+    times = []
+    for _ in range(n):
+        begin = time.perf_counter()
+        model.predict(obs, state=state, deterministic=True)
+        times.append(time.perf_counter() - begin)
+    env.close()
+    return float(np.median(times))
