@@ -14,9 +14,22 @@ from gymnasium import spaces
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from ent_bc.baselines import ContextualNet, Imitator, TrainConfig, train
+from ent_bc.baselines import (
+    BCConfig,
+    ContextualNet,
+    DAggerConfig,
+    DuanNet,
+    Imitator,
+    LstmNet,
+    MilNet,
+    TrainConfig,
+    train,
+    train_bc,
+    train_dagger,
+)
 from ent_bc.batches import BatchConfig, TaskBatches
 from ent_bc.benchmark.cells import Cell
+from ent_bc.benchmark.oracle import ORACLE_ENV_ID, MarkedDemonstrations
 from ent_bc.ent_bc import EntBC
 from ent_bc.evaluation import ENV_ID, Model
 from ent_bc.presets import PRESETS, WHERE_OBJECTS_ARE
@@ -135,6 +148,66 @@ def train_imitator(imitator_class: type[Imitator]) -> Train:
     return train_it
 
 
+def train_bc_blind(
+    cell: Cell, demonstrations: Sequence[Any], settings: Settings, on_step: OnStep
+) -> tuple[Model, nn.Module, BatchConfig]:
+    """Imitation's BC, which is not shown anything."""
+    return _train_bc(cell, demonstrations, settings, on_step, cell.n_batches, None)
+
+
+def train_bc_sentence(
+    cell: Cell, demonstrations: Sequence[Any], settings: Settings, on_step: OnStep
+) -> tuple[Model, nn.Module, BatchConfig]:
+    """Imitation's BC, told the sentences of an `EntBC` that gets the first half of the steps."""
+    first = cell.n_batches // 2
+    half = dataclasses.replace(cell, n_batches=first)
+    model, *_ = train_ent_bc(half, demonstrations, SYSTEMS["ours"].settings, on_step)
+    assert isinstance(model, EntBC)
+    n_batches = cell.n_batches - first
+    return _train_bc(cell, demonstrations, settings, on_step, n_batches, model)
+
+
+def _train_bc(
+    cell: Cell,
+    demonstrations: Sequence[Any],
+    settings: Settings,
+    on_step: OnStep,
+    n_batches: int,
+    sentences: EntBC | None,
+) -> tuple[Model, nn.Module, BatchConfig]:
+    env = _make_env(cell)
+    assert isinstance(env.action_space, spaces.Box)
+    config = BCConfig(
+        n_batches=n_batches,
+        batch_size=settings["batch_size"],
+        learning_rate=settings["learning_rate"],
+        low_precision=bfloat16_is_fast(),
+        seed=cell.seed,
+        ent_weight=settings["ent_weight"],
+    )
+    clone = train_bc(
+        demonstrations,
+        env.observation_space,
+        env.action_space,
+        config,
+        sentences=sentences,
+        policy_kwargs={"crop": WHERE_OBJECTS_ARE, **settings["policy_kwargs"]},
+        on_batch_end=lambda _: on_step(),
+    )
+    return clone, clone.policy, clone.batches
+
+
+def train_ours_then_dagger(
+    cell: Cell, demonstrations: Sequence[Any], settings: Settings, on_step: OnStep
+) -> tuple[Model, nn.Module, BatchConfig]:
+    """`EntBC`, then imitation's DAgger from there on training tasks, with the expert's labels."""
+    model, _, batches = train_ent_bc(cell, demonstrations, settings, on_step)
+    assert isinstance(model, EntBC)
+    config = DAggerConfig(n_steps=settings["n_dagger_steps"], seed=cell.seed)
+    clone = train_dagger(model, lambda: _make_env(cell), config)
+    return clone, clone.policy, batches
+
+
 def merge(settings: Settings, changes: Settings) -> dict[str, Any]:
     """Settings with some changed, in nested mappings too."""
     merged = copy.deepcopy(dict(settings))
@@ -156,6 +229,12 @@ _OURS: dict[str, Any] = {
     "batch_size": 32,
     "ent_weight": 1e-5,
     "learning_rate": 2e-3,
+}
+_BC: dict[str, Any] = {
+    "policy_kwargs": {},
+    "batch_size": 32,
+    "learning_rate": 2e-3,
+    "ent_weight": 1e-3,
 }
 _IMITATOR: dict[str, Any] = {"net": {}, "batch_size": 16, "learning_rate": 1e-3}
 
@@ -180,5 +259,19 @@ SYSTEMS: dict[str, System] = {
             },
         ),
     ),
+    "mil": System(train_imitator(MilNet), merge(_IMITATOR, {"batch_size": 8})),
+    "lstm": System(train_imitator(LstmNet), _IMITATOR),
     "contextual": System(train_imitator(ContextualNet), _IMITATOR),
+    "bc": System(train_bc_blind, _BC),
+    "bc_sentence": System(train_bc_sentence, _BC),
+    # Ours, told in its pictures instead of by a demonstration.
+    "oracle": System(
+        train_ent_bc,
+        merge(_OURS, {"policy_kwargs": {"blind": True}}),
+        env_id=ORACLE_ENV_ID,
+        view=MarkedDemonstrations,
+    ),
+    "duan": System(train_imitator(DuanNet), _IMITATOR),
+    "dagger": System(train_ours_then_dagger, merge(_OURS, {"n_dagger_steps": 4000})),
 }
+"""All systems, with the settings that tuning on val gave; see `tuning`."""
