@@ -94,6 +94,17 @@ def test_actions_are_clipped(system: str) -> None:
     np.testing.assert_array_equal(acts, [ACTION_SPACE.high])
 
 
+def test_what_cannot_be_shown_or_acted_on_is_told() -> None:
+    net = make("lstm")
+    with pytest.raises(ValueError, match="list of demonstrations is empty"):
+        net.embed([])
+    short = dataclasses.replace(DEMOS[0], obs=observations(4), acts=DEMOS[0].acts[:3])
+    with pytest.raises(ValueError, match="has 4 observations, expected at least 10"):
+        net.embed(short)
+    with pytest.raises(ValueError, match="no sentence was given"):
+        net.predict(observations(1))
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_an_image_alone_is_observation_enough(system: str) -> None:
     net = make(system, PIXELS_SPACE)

@@ -17,6 +17,7 @@ from ent_bc.batches import BatchConfig
 from ent_bc.demonstrations import index_obs
 from ent_bc.inputs import NO_CROP, Crop, Layout, ReadsObservations
 from ent_bc.layers import PIECE, count_features, mlp, soft_argmax, strided_convolutions
+from ent_bc.observations import NO_SENTENCE
 from ent_bc.policies import SQUASH_MARGIN
 
 N_OBS = 10
@@ -128,9 +129,14 @@ class Imitator(ReadsObservations, abc.ABC):
         """States of some tasks, float32 (n_envs, S); see `EntBC.embed` for what it takes.
 
         Records with ``obs`` and ``acts`` are expected, with `n_demonstrated_obs` or more of them.
+
+        Raises:
+            ValueError: There are none, or one has fewer observations.
         """
         if not isinstance(demonstrations, (list, tuple)):
             demonstrations = [demonstrations]
+        if len(demonstrations) == 0:
+            raise ValueError("The list of demonstrations is empty, expected at least one.")
         is_single = not isinstance(demonstrations[0], (list, tuple))
         several = [demonstrations] if is_single else demonstrations
         frames = [_stack([self._frames(demo) for demo in demos]) for demos in several]
@@ -154,7 +160,12 @@ class Imitator(ReadsObservations, abc.ABC):
             state: (n_envs, S) from `embed`, then from the last step.
             episode_start: Ignored.
             deterministic: Ignored: these systems answer with one action.
+
+        Raises:
+            ValueError: There is no state.
         """
+        if state is None:
+            raise ValueError(NO_SENTENCE)
         self.eval()
         with th.no_grad():
             seen = self.perceive(tree_map(th.as_tensor, observation))
@@ -171,6 +182,11 @@ class Imitator(ReadsObservations, abc.ABC):
     def _frames(self, demo: Any) -> dict[str, Any]:
         """As many of a demonstration's observations as are asked for, evenly spaced."""
         steps = np.asarray(getattr(demo, "steps", np.arange(len(demo.acts) + 1)))
+        if len(steps) < self.n_demonstrated_obs:
+            raise ValueError(
+                f"A demonstration has {len(steps)} observations, expected at least "
+                f"{self.n_demonstrated_obs}."
+            )
         places = np.linspace(0, len(steps) - 1, self.n_demonstrated_obs).round().astype(int)
         return {
             "obs": index_obs(demo.obs, places[:-1]),

@@ -31,7 +31,7 @@ class TrainConfig:
     low_precision: bool = False
     """Convolve in bfloat16."""
     seed: int = 0
-    """Of the batches."""
+    """Of the batches; the net was made before, with torch's own."""
 
 
 def train(
@@ -55,9 +55,7 @@ def train(
     batches = TaskBatches(demonstrations, config.batch_size, imitator.batches, config.seed)
     rng = np.random.default_rng(config.seed)
     imitator.fit_normalisation(tree_map(th.as_tensor, sample_vectors(demonstrations, rng)))
-    for module in imitator.modules():
-        if isinstance(module, Convolutions):
-            module.low_precision = config.low_precision
+    _use_low_precision(imitator, config.low_precision)
     optimizer = th.optim.Adam(imitator.parameters(), lr=config.learning_rate)
     schedule = ScheduleConfig(horizon=config.n_batches)
     imitator.train()
@@ -78,3 +76,10 @@ def train(
         if on_batch_end is not None:
             on_batch_end(step + 1, loss.item())
     imitator.eval()
+    _use_low_precision(imitator, False)
+
+
+def _use_low_precision(imitator: Imitator, enabled: bool) -> None:
+    for module in imitator.modules():
+        if isinstance(module, Convolutions):
+            module.low_precision = enabled
