@@ -31,9 +31,11 @@ class BatchConfig:
     """Time steps of each demonstration that train control; None for all stored ones, in order."""
     early: float = 1.0
     """Early steps are drawn more often: step t of T with weight 1 + early * (1 - t / T)."""
+    chunk: int | None = None
+    """How many actions from each of these steps on to add as "chunks"; None for no such entry."""
 
     def __post_init__(self) -> None:
-        for name in ("n_support", "n_query", "n_steps"):
+        for name in ("n_support", "n_query", "n_steps", "chunk"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, expected at least 1.")
@@ -51,6 +53,8 @@ class TaskBatches:
     - "attention_target": (B, K, n_steps, 2) and "demo_target" (B, K, 2), NaN where unknown,
     - "twin_of": (B,) place of the twin in the batch, -1 where it is not there,
     - "noise": standard normal, of the actions' shape,
+    - "chunks": (B, K, n_steps, chunk, A) actions from each drawn step on, the last one again beyond
+      the end; only where the configuration asks for them,
 
     and "acts" (B, K, n_steps, A); of the K demonstrations the first n_support are support.
     """
@@ -172,13 +176,18 @@ class TaskBatches:
             obs = self._on_disk.read_obs(index, [0, -1, *rows])
         else:
             obs = index_obs(demo.obs, [0, -1, *rows])
-        return {
+        acts, drawn = np.asarray(demo.acts, dtype=np.float32), steps.steps[rows]
+        parts = {
             "demo": _map(lambda leaf: leaf[:2], obs),
             "obs": _map(lambda leaf: leaf[2:], obs),
             "demo_target": steps.targets[0],
             "attention_target": steps.targets[rows],
-            "acts": np.asarray(demo.acts, dtype=np.float32)[steps.steps[rows]],
+            "acts": acts[drawn],
         }
+        if self.config.chunk is not None:
+            ahead = drawn[:, None] + np.arange(self.config.chunk)
+            parts["chunks"] = acts[np.minimum(ahead, len(acts) - 1)]
+        return parts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -152,7 +152,7 @@ class ReadsObservations(nn.Module):
             return {"": observations}
         boxes = {key: box.shape for key, box in self.layout.dict_space.spaces.items()}
         sizes = [math.prod(shape or ()) for shape in boxes.values()]
-        entries = observations.split(sizes, dim=-1)
+        entries = observations.float().split(sizes, dim=-1)  # imitation's savers make it float64
         return {
             key: entry.unflatten(-1, shape)
             for (key, shape), entry in zip(boxes.items(), entries, strict=True)

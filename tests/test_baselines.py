@@ -26,9 +26,17 @@ from toys import (
     make_demonstrations,
 )
 
-from ent_bc import BatchConfig
-from ent_bc.baselines import ContextualNet, DuanNet, Imitator, LstmNet, TrainConfig, train
-from ent_bc.baselines.imitator import Shown
+from ent_bc.baselines import (
+    ChunkNet,
+    ContextualNet,
+    DuanNet,
+    Imitator,
+    LstmNet,
+    MixtureNet,
+    TrainConfig,
+    train,
+)
+from ent_bc.baselines.imitator import ActionHead, Shown
 from ent_bc.batches import TaskBatches
 from ent_bc.demonstrations import index_obs
 from ent_bc.evaluation import EvaluationConfig, evaluate_k_shot
@@ -38,8 +46,10 @@ SYSTEMS: dict[str, Callable[..., Imitator]] = {
     "contextual": ContextualNet,
     "lstm": functools.partial(LstmNet, hidden_size=64, spacing=SPACING),
     "duan": DuanNet,
+    "mixture": MixtureNet,
+    "chunks": ChunkNet,
 }
-VIDEO_ONLY = ["contextual", "lstm", "duan"]
+VIDEO_ONLY = ["contextual", "lstm", "duan", "mixture", "chunks"]
 POOLED = ["contextual", "lstm", "duan"]
 DEMOS = make_demonstrations("pixels_agent_pos", n_pairs=2, n_demos=3)
 
@@ -88,8 +98,8 @@ def test_actions_are_clipped(system: str) -> None:
     net = make(system)
     with th.no_grad():
         for module in net.modules():
-            if isinstance(module, th.nn.Linear) and module.out_features == N_ACTIONS:
-                module.bias.fill_(1e3)
+            if isinstance(module, ActionHead):
+                module.linear.bias.fill_(1e3)
     acts, _ = net.predict(observations(1), state=net.embed([[DEMOS[0]]]))
     np.testing.assert_array_equal(acts, [ACTION_SPACE.high])
 
@@ -217,7 +227,8 @@ def test_the_same_seed_trains_the_same_parameters(system: str) -> None:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_batch_may_have_any_number_of_frames(system: str, n_steps: int | None) -> None:
     net = make(system)
-    batch = TaskBatches(DEMOS, 4, BatchConfig(n_steps=n_steps), seed=0).batch(0)
+    config = dataclasses.replace(net.batches, n_steps=n_steps)
+    batch = TaskBatches(DEMOS, 4, config, seed=0).batch(0)
     tensors = tree_map(th.as_tensor, batch)
     net.loss(tensors["obs"], tensors["acts"]).backward()
     norms = [p.grad.norm() for p in net.parameters() if p.grad is not None]
@@ -236,7 +247,8 @@ def cued_demonstrations(seed: int, n_tasks: int = 12) -> list[Demo]:
     return demos
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+# The others remember how a thing looked, and this last picture has none.
+@pytest.mark.parametrize("system", POOLED)
 def test_it_learns_to_do_what_only_the_demonstration_tells(system: str) -> None:
     net = make(system)
     train(net, cued_demonstrations(0), TrainConfig(n_batches=60, batch_size=4, learning_rate=2e-3))
@@ -249,6 +261,7 @@ def test_it_learns_to_do_what_only_the_demonstration_tells(system: str) -> None:
 
 # --- each learns: no baseline loses by a bug ---
 
+SLOWER = {"chunks": TrainConfig(n_batches=500, batch_size=8, learning_rate=4e-3)}
 N_TRAIN_PAIRS, N_TEST_PAIRS = 60, 4
 MARKS = np.array([[1.0, -1, -1], [-1, -1, 1]])  # the target is red, the other thing blue
 
@@ -332,5 +345,6 @@ def test_it_learns_where_the_target_is_marked_in_the_image(
 ) -> None:
     net = make(system)
     assert share_shown(net, marked) <= 0.2
-    train(net, marked_demonstrations, TrainConfig(n_batches=250, batch_size=8, learning_rate=2e-3))
+    config = TrainConfig(n_batches=250, batch_size=8, learning_rate=2e-3)
+    train(net, marked_demonstrations, SLOWER.get(system, config))
     assert share_shown(net, marked) >= 0.9

@@ -135,6 +135,23 @@ def test_a_sparse_demonstration_gives_the_steps_that_it_has() -> None:
     assert np.array_equal(batch["obs"]["demo"][0, 0, 1], demonstrations[number].obs[-1])
 
 
+def test_a_batch_may_have_the_actions_that_come_next_and_is_else_the_same() -> None:
+    demonstrations = mark(make_demonstrations(n_pairs=1))
+    plain, batch = (
+        TaskBatches(demonstrations, 2, BatchConfig(n_steps=6, chunk=chunk), seed=0).batch(0)
+        for chunk in (None, 5)
+    )
+    chunks = batch["obs"].pop("chunks")
+    assert equal(batch, plain)
+    assert "chunks" not in plain["obs"]
+    assert chunks.dtype == np.float32
+    for task, k, place in np.ndindex(2, 2, 6):
+        number, step = batch["acts"][task, k, place, :2].astype(int)
+        last = demonstrations[number].acts[-1]  # goes on beyond the end
+        expected = [*demonstrations[number].acts[step : step + 5], *[last] * 5][:5]
+        assert np.array_equal(chunks[task, k, place], expected)
+
+
 @pytest.mark.parametrize("early", [0.0, 3.0])
 def test_early_steps_can_be_drawn_more_often(early: float) -> None:
     demonstrations = mark(make_demonstrations(n_pairs=1))
@@ -214,7 +231,7 @@ def test_too_few_demonstrations_of_a_task_are_named() -> None:
         TaskBatches(demonstrations, 4, BatchConfig(), seed=0)
 
 
-@pytest.mark.parametrize("name", ["n_support", "n_query", "n_steps"])
+@pytest.mark.parametrize("name", ["n_support", "n_query", "n_steps", "chunk"])
 def test_there_is_at_least_one_of_each(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0, expected at least 1"):
         BatchConfig(**{name: 0})

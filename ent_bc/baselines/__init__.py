@@ -10,10 +10,12 @@ from ent_bc.baselines.duan import DuanNet
 from ent_bc.baselines.imitator import Imitator
 from ent_bc.baselines.lstm import LstmNet
 from ent_bc.baselines.mil import MilNet
+from ent_bc.baselines.modern import ChunkNet, MixtureNet
 from ent_bc.baselines.training import TrainConfig, train
 
 __all__ = [
     "BCConfig",
+    "ChunkNet",
     "Clone",
     "ContextualNet",
     "DAggerConfig",
@@ -21,6 +23,7 @@ __all__ = [
     "Imitator",
     "LstmNet",
     "MilNet",
+    "MixtureNet",
     "TrainConfig",
     "train",
     "train_bc",

@@ -24,7 +24,7 @@ class Cell:
     variant: str = ""
     """What is changed of the system or its data, for readers; "" for nothing."""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """The settings that are changed; see `systems`."""
+    """The settings that are changed; see `systems`. JSON: lists, no tuples."""
     budget: str = "wall-clock"
     """What is equal among systems: "wall-clock" or "samples"."""
     n_batches: int = 1
@@ -51,12 +51,26 @@ class Cell:
     """Of the training."""
 
     @property
+    def name(self) -> str:
+        """For readers."""
+        what = " ".join(part for part in (self.system, self.variant, self.budget) if part)
+        return f"{self.group}: {what}, seed {self.seed}"
+
+    @property
     def hash(self) -> str:
         """16 hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """JSON-ready form; ``Cell(**record)`` gives the equal cell back."""
+        """JSON-ready, the same for equal cells; ``Cell(**record)`` gives the equal cell back."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        record: dict[str, Any] = json.loads(json.dumps(fields, default=dict))
+        record: dict[str, Any] = json.loads(
+            json.dumps(fields, default=dict), parse_float=_parse_float
+        )
         return record
+
+
+def _parse_float(text: str) -> int | float:
+    """1 for 1.0: Python takes them for equal, so their JSON is to be the same."""
+    value = float(text)
+    return int(value) if value.is_integer() else value

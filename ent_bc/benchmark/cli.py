@@ -1,4 +1,4 @@
-"""``ent-bc benchmark speed | figure3 | table``."""
+"""``ent-bc benchmark speed | figure3 | table | tuning | costs``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ent_bc.benchmark.plan import GROUPS, plan, read_costs
 from ent_bc.benchmark.results import read_results
 from ent_bc.benchmark.run import fill, missing
 from ent_bc.benchmark.tables import benchmark_tables
+from ent_bc.benchmark.tuning import GRIDS, tuning_cells, tuning_tables
 from ent_bc.evaluation import ENV_ID
 from ent_bc.statistics import pair_distances
 
@@ -63,10 +64,27 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tuning:
+    """Eight validation runs of each system: runs those that are missing, writes tables."""
+
+    out: Path = Path("benchmarks")
+    """Directory of tuning/ and tuning.md."""
+    data: Path = Path("runs/benchmark")
+    """Directory of the data sets; collected where they are missing."""
+    systems: tuple[str, ...] = tuple(GRIDS)
+    """Systems to run; the tables have all."""
+    jobs: int = 1
+    """Cells at once, each on one thread."""
+    limit: int | None = None
+    """Run at most so many cells; 0 writes the tables of what is there."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Costs:
     """Times a training step of every system, side by side, on one core.
 
-    That says what equal wall-clock is: cells of that budget are other ones afterwards.
+    That says what equal wall-clock is: cells of that budget are other ones afterwards. Writes into
+    the package's folder, so this is for a checkout.
     """
 
     data: Path = Path("runs/benchmark")
@@ -81,6 +99,7 @@ class Benchmark:
         Annotated[Speed, tyro.conf.subcommand("speed")]
         | Annotated[Figure3, tyro.conf.subcommand("figure3")]
         | Annotated[Table, tyro.conf.subcommand("table")]
+        | Annotated[Tuning, tyro.conf.subcommand("tuning")]
         | Annotated[Costs, tyro.conf.subcommand("costs")]
     )
 
@@ -94,6 +113,8 @@ def benchmark(command: Benchmark) -> None:
         benchmark_figure3(what)
     elif isinstance(what, Table):
         benchmark_table(what)
+    elif isinstance(what, Tuning):
+        benchmark_tuning(what)
     else:
         measure_costs(what.data, on_row=_say_cost)
 
@@ -134,9 +155,18 @@ def benchmark_table(command: Table) -> None:
     console.print(f"{len(found)} results of {len(planned)} cells: {command.out / 'table.md'}")
 
 
+def benchmark_tuning(command: Tuning) -> None:
+    """``ent-bc benchmark tuning``."""
+    costs, results = read_costs(), command.out / "tuning"
+    cells = [cell for system in command.systems for cell in tuning_cells(costs, system)]
+    todo = missing(cells, results)[: command.limit]
+    fill(todo, results, command.data, jobs=command.jobs, on_cell=_say_cell)
+    (command.out / "tuning.md").write_text(tuning_tables(read_results(results)), encoding="utf-8")
+    console.print(f"Tables: {command.out / 'tuning.md'}")
+
+
 def _say_cell(cell: Cell, seconds: float) -> None:
-    name = " ".join(part for part in (cell.system, cell.variant, cell.budget) if part)
-    console.print(f"{cell.group}: {name}, seed {cell.seed}: {seconds:.0f} s", highlight=False)
+    console.print(f"{cell.name}: {seconds:.0f} s", highlight=False)
 
 
 def _say_cost(system: str, row: dict[str, Any]) -> None:

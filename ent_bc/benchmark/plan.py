@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
-from importlib import resources
+from pathlib import Path
 from typing import Any, get_args
 
 from ent_bc.benchmark.cells import Cell
@@ -15,7 +15,7 @@ from ent_bc.losses import ControlLoss
 GROUPS = ("systems", "ingredients", "entropy", "data", "modern", "sizes")
 """In order; the first four are the core."""
 SYSTEMS = ("ours", "tecnets", "mil", "lstm", "contextual", "bc", "bc_sentence", "oracle")
-MODERN = ("duan", "dagger")
+MODERN = ("duan", "dagger", "mixture", "chunks")
 SECONDS = 480
 """Budget of wall-clock, of one core."""
 N_SAMPLES = 512_000
@@ -34,13 +34,38 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "a quarter of the looks": {"n_tasks": 174, "demos_per_task": 32},
 }
 """What is switched off, each alone; everything else, the number of steps too, is ours'."""
+COSTS = Path(__file__).with_name("costs.json")
+"""Beside the code, for it belongs to it: `costs` writes it into a checkout, to be committed."""
 
 
 def read_costs() -> dict[str, Any]:
-    """What a step of each system costs on one core, measured side by side; see `costs`."""
-    text = resources.files("ent_bc.benchmark").joinpath("costs.json").read_text("utf-8")
-    costs: dict[str, Any] = json.loads(text)["systems"]
+    """What a step of each system costs on one core, measured side by side; see `costs`.
+
+    Raises:
+        FileNotFoundError: It was not measured.
+    """
+    if not COSTS.exists():
+        raise FileNotFoundError(
+            f"There is no {COSTS}, expected what a step of each system costs: "
+            "run `ent-bc benchmark costs`."
+        )
+    costs: dict[str, Any] = json.loads(COSTS.read_text("utf-8"))["systems"]
     return costs
+
+
+def cost_of(costs: Mapping[str, Any], system: str) -> Mapping[str, Any]:
+    """A system's part of `read_costs`.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if system not in costs:
+        raise ValueError(
+            f"There are no costs of {system!r}, only of {sorted(costs)}: "
+            "run `ent-bc benchmark costs`."
+        )
+    cost: Mapping[str, Any] = costs[system]
+    return cost
 
 
 def plan(costs: Mapping[str, Any], groups: tuple[str, ...] = GROUPS) -> list[Cell]:
@@ -51,7 +76,7 @@ def plan(costs: Mapping[str, Any], groups: tuple[str, ...] = GROUPS) -> list[Cel
         groups: Of `GROUPS`.
 
     Raises:
-        ValueError: A group that there is not.
+        ValueError: A group that there is not, or a system without costs.
     """
     unknown = set(groups) - set(GROUPS)
     if unknown:
@@ -80,7 +105,8 @@ def _modern(costs: Mapping[str, Any]) -> Iterator[Cell]:
 
 
 def _cell(group: str, system: str, budget: str, costs: Mapping[str, Any], seed: int) -> Cell:
-    cost = costs[system]
+    # DAgger goes on with ours as it is after all of its time; that is what its steps cost.
+    cost = cost_of(costs, "ours" if system == "dagger" else system)
     if budget == "wall-clock":
         n_batches = math.floor(SECONDS / cost["seconds_per_batch"])
     else:

@@ -202,7 +202,7 @@ class Result:
         """Writes a file, whole or not at all; one line for each part, so that Git shows changes."""
         lines = [f"{json.dumps(key)}: {json.dumps(part)}" for key, part in self.to_json().items()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")  # no *.json, if it stays
         temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
         os.replace(temporary, path)
 

@@ -8,8 +8,8 @@ import importlib.metadata
 import multiprocessing
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -54,29 +54,53 @@ def fill(
 ) -> None:
     """Runs the cells without a result, in order, each in a process of its own.
 
+    A cell that fails holds up no other; stopped, it goes on when it is called again.
+
     Args:
         cells: What the benchmark has.
         results: Folder of the result files.
         data: Folder of the data sets; those that are not there are collected.
         jobs: Processes at once.
         on_cell: Told each cell that is done, and its seconds.
+
+    Raises:
+        RuntimeError: Cells failed; after all others are done.
     """
     todo = missing(cells, results)
     for cell in todo:
         data_for(cell, data)  # with all cores, and not by two processes at once
     results.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        running = {pool.submit(run_cell, cell, results, data): cell for cell in todo}
+    pool = ThreadPoolExecutor(jobs)
+    running = {pool.submit(_run_apart, cell, results, data): cell for cell in todo}
+    try:
         for job in as_completed(running):
-            if on_cell is not None:
+            if job.exception() is None and on_cell is not None:
                 on_cell(running[job], job.result())
-            job.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # of those that wait, where this was stopped
+    _check_all_done(running)
+
+
+def _check_all_done(running: Mapping[Future[float], Cell]) -> None:
+    errors = {cell.name: job.exception() for job, cell in running.items() if job.exception()}
+    if errors:
+        told = "; ".join(f"{name} ({type(e).__name__}: {e})" for name, e in errors.items())
+        raise RuntimeError(
+            f"{len(errors)} of {len(running)} cells failed, the others have their results: {told}. "
+            "Run the command again for these alone."
+        ) from next(iter(errors.values()))
+
+
+def _run_apart(cell: Cell, results: Path, data: Path) -> float:
+    """`run_cell` in a process of its own, whose death is an error of this cell alone."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(run_cell, cell, results, data).result()
 
 
 def run_cell(cell: Cell, results: Path, data: Path) -> float:
     """Trains and evaluates a cell and writes its result; returns the seconds that took."""
     begin = time.perf_counter()
+    code, version = code_version(), importlib.metadata.version("metapusher")  # of what runs now
     system, demonstrations = SYSTEMS[cell.system], data_for(cell, data)
     view = system.view(demonstrations)
     if not cell.twins:
@@ -85,8 +109,8 @@ def run_cell(cell: Cell, results: Path, data: Path) -> float:
     Result(
         cell=cell.to_json(),
         data_sha256=data_hash(demonstrations),
-        code=code_version(),
-        package_version=importlib.metadata.version("metapusher"),
+        code=code,
+        package_version=version,
         training=_training(cell, trained),
         conditions=_conditions(cell, trained.model),
         embedding=_embedding(cell, trained.model),
@@ -126,14 +150,15 @@ def evaluation_config(cell: Cell) -> EvaluationConfig:
 
 def code_version() -> str:
     """The commit of the code, "+" behind it where files were changed; "" where there is no git."""
-    here = Path(__file__).parent
+    root = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
+        command = ["git", "-C", str(root), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here.parents[1]))
+        packages = ("ent_bc", "meta_pusher_env")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *packages)
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""

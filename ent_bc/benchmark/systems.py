@@ -16,12 +16,14 @@ from torch.utils._pytree import tree_map
 
 from ent_bc.baselines import (
     BCConfig,
+    ChunkNet,
     ContextualNet,
     DAggerConfig,
     DuanNet,
     Imitator,
     LstmNet,
     MilNet,
+    MixtureNet,
     TrainConfig,
     train,
     train_bc,
@@ -161,7 +163,9 @@ def train_bc_sentence(
     """Imitation's BC, told the sentences of an `EntBC` that gets the first half of the steps."""
     first = cell.n_batches // 2
     half = dataclasses.replace(cell, n_batches=first)
-    model, *_ = train_ent_bc(half, demonstrations, SYSTEMS["ours"].settings, on_step)
+    # Batches as large as the second half's, so that samples can be counted in batches.
+    ours = merge(SYSTEMS["ours"].settings, {"batch_size": settings["batch_size"]})
+    model, *_ = train_ent_bc(half, demonstrations, ours, on_step)
     assert isinstance(model, EntBC)
     n_batches = cell.n_batches - first
     return _train_bc(cell, demonstrations, settings, on_step, n_batches, model)
@@ -209,12 +213,17 @@ def train_ours_then_dagger(
 
 
 def merge(settings: Settings, changes: Settings) -> dict[str, Any]:
-    """Settings with some changed, in nested mappings too."""
+    """Settings with some changed; where they are mappings, entries of these.
+
+    Raises:
+        ValueError: A change of a setting that there is not.
+    """
+    unknown = set(changes) - set(settings)
+    if unknown:
+        raise ValueError(f"Unknown settings {sorted(unknown)}: expected some of {[*settings]}.")
     merged = copy.deepcopy(dict(settings))
     for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            value = merge(merged[key], value)
-        merged[key] = value
+        merged[key] = {**merged[key], **value} if isinstance(value, Mapping) else value
     return merged
 
 
@@ -237,6 +246,7 @@ _BC: dict[str, Any] = {
     "ent_weight": 1e-3,
 }
 _IMITATOR: dict[str, Any] = {"net": {}, "batch_size": 16, "learning_rate": 1e-3}
+_ON_OURS: dict[str, Any] = {"net": {}, "batch_size": 32, "learning_rate": 2e-3}
 
 SYSTEMS: dict[str, System] = {
     "ours": System(train_ent_bc, _OURS),
@@ -272,6 +282,8 @@ SYSTEMS: dict[str, System] = {
         view=MarkedDemonstrations,
     ),
     "duan": System(train_imitator(DuanNet), _IMITATOR),
-    "dagger": System(train_ours_then_dagger, merge(_OURS, {"n_dagger_steps": 4000})),
+    "dagger": System(train_ours_then_dagger, {**_OURS, "n_dagger_steps": 4000}),
+    "mixture": System(train_imitator(MixtureNet), _ON_OURS),
+    "chunks": System(train_imitator(ChunkNet), _ON_OURS),
 }
 """All systems, with the settings that tuning on val gave; see `tuning`."""

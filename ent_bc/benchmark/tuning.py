@@ -1,18 +1,23 @@
 """Eight validation runs for each system, ours too, from which `systems.SYSTEMS` has its settings.
 
-All on a quarter of the budget of wall-clock, and evaluated on val.
+All on a quarter of the budget of wall-clock, and evaluated on val. The oracle and DAgger, which are
+ours and something more, have the settings of ours.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ent_bc.benchmark.cells import Cell
-from ent_bc.benchmark.plan import SECONDS
-from ent_bc.benchmark.systems import SYSTEMS
+from ent_bc.benchmark.plan import SECONDS, cost_of
+from ent_bc.benchmark.results import Result
+from ent_bc.benchmark.rows import NAMES, Row
+from ent_bc.benchmark.systems import SYSTEMS, merge
+from ent_bc.benchmark.tables import few_figures
 
 _RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 _POOLINGS = ("flatten", "spatial softmax")
@@ -34,7 +39,7 @@ def _grid(**choices: tuple[Any, ...]) -> list[dict[str, Any]]:
 
 
 GRIDS: dict[str, list[dict[str, Any]]] = {
-    "ours": _grid(learning_rate=_RATES, batch_size=(16, 32)),
+    "ours": _grid(learning_rate=_RATES, losses__attention_weight=(0.3, 1.0)),
     "tecnets": _grid(learning_rate=_RATES, losses__query_weight=(0.1, 1.0)),
     "mil": _grid(learning_rate=_RATES, net__video_only=(False, True)),
     "lstm": _grid(learning_rate=_RATES, net__pooling=_POOLINGS),
@@ -46,8 +51,14 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 
 
 def tuning_cells(costs: Mapping[str, Any], system: str) -> Iterator[Cell]:
-    """The eight runs of a system."""
-    seconds = SECONDS / 4
+    """The eight runs of a system.
+
+    Raises:
+        ValueError: A system that is not tuned, or that has no costs.
+    """
+    if system not in GRIDS:
+        raise ValueError(f"{system!r} is not tuned, expected one of {[*GRIDS]}.")
+    seconds = cost_of(costs, system)["seconds_per_batch"]
     for options in GRIDS[system]:
         batch_size = SYSTEMS[system].settings["batch_size"]
         share = options.get("batch_size", batch_size) / batch_size
@@ -56,9 +67,9 @@ def tuning_cells(costs: Mapping[str, Any], system: str) -> Iterator[Cell]:
             system=system,
             variant=", ".join(f"{k} {v}" for k, v in _flat(options)),
             options=options,
-            n_batches=math.floor(seconds / (share * costs[system]["seconds_per_batch"])),
+            n_batches=math.floor(SECONDS / 4 / (share * seconds)),
             split="val",
-            trials_per_task=2,
+            trials_per_task=1,
         )
 
 
@@ -68,3 +79,23 @@ def _flat(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _flat(value)
         else:
             yield key, value
+
+
+def tuning_tables(results: Sequence[Result]) -> str:
+    """A table for each system in Markdown, the best run first; the chosen settings are in bold."""
+    parts = ["One seed on val; per cent, with 95% intervals by bootstrap over pairs of objects."]
+    for system in GRIDS:
+        found = [_marked(result) for result in results if result.cell["system"] == system]
+        parts.append(f"### {NAMES[system]}")
+        parts.append(few_figures([Row((result,)) for result in found]) or "Not run.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _marked(result: Result) -> Result:
+    """With its number of steps in the variant, and that in bold where the settings were chosen."""
+    cell = result.cell
+    settings = SYSTEMS[cell["system"]].settings
+    text = f"{cell['variant']}; {cell['n_batches']} steps"
+    if merge(settings, cell["options"]) == settings:
+        text = f"**{text}**"
+    return dataclasses.replace(result, cell={**cell, "variant": text})
