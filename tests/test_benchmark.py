@@ -150,6 +150,15 @@ def test_other_groups_have_what_the_benchmark_asks_for() -> None:
     assert {cell.n_tasks for cell in plan(COSTS, ("sizes",))} == {694, 2000, 4000}
 
 
+def test_a_system_with_other_settings_has_other_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plan(COSTS, ("systems",))
+    lstm = SYSTEMS["lstm"]
+    changed = dataclasses.replace(lstm, settings={**lstm.settings, "learning_rate": 0.5})
+    monkeypatch.setitem(SYSTEMS, "lstm", changed)
+    pairs = list(zip(before, plan(COSTS, ("systems",)), strict=True))
+    assert all((cell.hash == other.hash) == (cell.system != "lstm") for cell, other in pairs)
+
+
 @pytest.mark.parametrize("system", CORE)
 def test_budgets_follow_from_the_costs(system: str) -> None:
     timed, sampled = (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ent_bc.benchmark.cells import Cell
+from ent_bc.benchmark.systems import resolved
 from ent_bc.losses import ControlLoss
 
 GROUPS = ("systems", "ingredients", "entropy", "data", "modern", "sizes")
@@ -89,7 +90,8 @@ def plan(costs: Mapping[str, Any], groups: tuple[str, ...] = GROUPS) -> list[Cel
         "modern": _modern,
         "sizes": _sizes,
     }
-    return [cell for group in GROUPS if group in groups for cell in makers[group](costs)]
+    cells = [cell for group in GROUPS if group in groups for cell in makers[group](costs)]
+    return [resolved(cell) for cell in cells]
 
 
 def _systems(costs: Mapping[str, Any]) -> Iterator[Cell]:

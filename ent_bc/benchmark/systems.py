@@ -164,8 +164,8 @@ def train_bc_sentence(
     first = cell.n_batches // 2
     half = dataclasses.replace(cell, n_batches=first)
     # Batches as large as the second half's, so that samples can be counted in batches.
-    ours = merge(SYSTEMS["ours"].settings, {"batch_size": settings["batch_size"]})
-    model, *_ = train_ent_bc(half, demonstrations, ours, on_step)
+    embedding = {**settings["embedding"], "batch_size": settings["batch_size"]}
+    model, *_ = train_ent_bc(half, demonstrations, embedding, on_step)
     assert isinstance(model, EntBC)
     n_batches = cell.n_batches - first
     return _train_bc(cell, demonstrations, settings, on_step, n_batches, model)
@@ -212,6 +212,11 @@ def train_ours_then_dagger(
     return clone, clone.policy, batches
 
 
+def resolved(cell: Cell) -> Cell:
+    """The cell with all settings of its system: with others it is another cell."""
+    return dataclasses.replace(cell, options=merge(SYSTEMS[cell.system].settings, cell.options))
+
+
 def merge(settings: Settings, changes: Settings) -> dict[str, Any]:
     """Settings with some changed; where they are mappings, entries of these.
 
@@ -250,7 +255,7 @@ _ON_OURS: dict[str, Any] = {"net": {}, "batch_size": 32, "learning_rate": 2e-3}
 
 SYSTEMS: dict[str, System] = {
     "ours": System(train_ent_bc, _OURS),
-    # Deterministic: no entropy term, and squared error of the mean; equations 3 to 5 of TecNets.
+    # Deterministic: no entropy term, and squared error of the mean.
     "tecnets": System(
         train_ent_bc,
         merge(
@@ -273,7 +278,7 @@ SYSTEMS: dict[str, System] = {
     "lstm": System(train_imitator(LstmNet), _IMITATOR),
     "contextual": System(train_imitator(ContextualNet), _IMITATOR),
     "bc": System(train_bc_blind, _BC),
-    "bc_sentence": System(train_bc_sentence, _BC),
+    "bc_sentence": System(train_bc_sentence, {**_BC, "embedding": _OURS}),
     # Ours, told in its pictures instead of by a demonstration.
     "oracle": System(
         train_ent_bc,

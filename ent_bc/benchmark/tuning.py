@@ -16,7 +16,7 @@ from ent_bc.benchmark.cells import Cell
 from ent_bc.benchmark.plan import SECONDS, cost_of
 from ent_bc.benchmark.results import Result
 from ent_bc.benchmark.rows import NAMES, Row
-from ent_bc.benchmark.systems import SYSTEMS, merge
+from ent_bc.benchmark.systems import SYSTEMS, resolved
 from ent_bc.benchmark.tables import few_figures
 
 _RATES = (5e-4, 1e-3, 2e-3, 4e-3)
@@ -47,6 +47,8 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "bc": _grid(learning_rate=_RATES, ent_weight=(1e-3, 1e-1)),
     "bc_sentence": _grid(learning_rate=_RATES, policy_kwargs__architecture=("tiled", "attention")),
     "duan": _grid(learning_rate=_RATES, net__pooling=_POOLINGS),
+    "mixture": _grid(learning_rate=_RATES, batch_size=(16, 32)),
+    "chunks": _grid(learning_rate=_RATES, batch_size=(16, 32)),
 }
 
 
@@ -62,7 +64,7 @@ def tuning_cells(costs: Mapping[str, Any], system: str) -> Iterator[Cell]:
     for options in GRIDS[system]:
         batch_size = SYSTEMS[system].settings["batch_size"]
         share = options.get("batch_size", batch_size) / batch_size
-        yield Cell(
+        cell = Cell(
             group="tuning",
             system=system,
             variant=", ".join(f"{k} {v}" for k, v in _flat(options)),
@@ -71,6 +73,7 @@ def tuning_cells(costs: Mapping[str, Any], system: str) -> Iterator[Cell]:
             split="val",
             trials_per_task=1,
         )
+        yield resolved(cell)
 
 
 def _flat(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -94,8 +97,7 @@ def tuning_tables(results: Sequence[Result]) -> str:
 def _marked(result: Result) -> Result:
     """With its number of steps in the variant, and that in bold where the settings were chosen."""
     cell = result.cell
-    settings = SYSTEMS[cell["system"]].settings
     text = f"{cell['variant']}; {cell['n_batches']} steps"
-    if merge(settings, cell["options"]) == settings:
+    if cell["options"] == SYSTEMS[cell["system"]].settings:
         text = f"**{text}**"
     return dataclasses.replace(result, cell={**cell, "variant": text})
