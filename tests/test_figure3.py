@@ -166,7 +166,7 @@ def test_the_command_line_says_what_is_run(
         asked.extend(arguments)
         return [Verdict("It is drawn", "holds", "")]
 
-    monkeypatch.setattr(cli, "figure3", draw)
+    monkeypatch.setattr("ent_bc.benchmark.cli.figure3", draw)
     words = f"--out {tmp_path} --data data --variants nll original --seeds 1 --jobs 2"
     monkeypatch.setattr("sys.argv", ["ent-bc", "benchmark", "figure3", *words.split()])
     cli.main()
