@@ -152,7 +152,7 @@ class TaskBatches:
         if self._on_disk is not None:
             wanted = itertools.chain.from_iterable(rows)
             self._on_disk.will_read((index, [0, *places, -1]) for index, places in wanted)
-        flat = _stack([self._read(*row) for task in rows for row in task])  # copied once
+        flat = stack_records([self._read(*row) for task in rows for row in task])  # copied once
         batch = _map(lambda leaf: leaf.reshape(len(rows), n_demos, *leaf.shape[1:]), flat)
         acts = batch.pop("acts")
         return {"obs": {**batch, "twin_of": twin_of[mine], "noise": noise[mine]}, "acts": acts}
@@ -224,8 +224,8 @@ def _map(function: Callable[[np.ndarray], np.ndarray], tree: Any) -> Any:
     return function(tree)
 
 
-def _stack(records: Sequence[Any]) -> Any:
+def stack_records(records: Sequence[Any]) -> Any:
     """Stacks records of one structure leaf by leaf along a new first axis."""
     if isinstance(records[0], Mapping):
-        return {key: _stack([record[key] for record in records]) for key in records[0]}
+        return {key: stack_records([record[key] for record in records]) for key in records[0]}
     return np.stack(records)

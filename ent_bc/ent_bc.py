@@ -28,7 +28,7 @@ from ent_bc import storage
 from ent_bc.batches import BatchConfig, TaskBatches
 from ent_bc.demonstrations import check_demonstrations, end_observations, sample_vectors
 from ent_bc.hub import HubMixin
-from ent_bc.layers import Convolutions
+from ent_bc.layers import use_low_precision
 from ent_bc.losses import LossConfig, TaskLoss
 from ent_bc.observations import SENTENCE_KEY
 from ent_bc.parallel import TrainingWorkers
@@ -247,7 +247,7 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
             n_steps = n_epochs * per_epoch
         rollouts = bc.RolloutStatsComputer(log_rollouts_venv, log_rollouts_n_episodes)
         log = _Log(self, rollouts)
-        self._use_low_precision(self.schedule.low_precision)
+        use_low_precision(self.policy, self.schedule.low_precision)
         self.policy.set_training_mode(True)
         self._workers = self._start_workers()
         steps = itertools.islice(self._steps(accumulate, n_epochs, on_epoch_end), n_batches)
@@ -266,7 +266,7 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
             if self._workers is not None:
                 self._workers.close()
                 self._workers = None
-            self._use_low_precision(False)
+            use_low_precision(self.policy, False)
             self.policy.set_training_mode(False)
 
     def embed(self, demonstrations: Any) -> np.ndarray:
@@ -438,11 +438,6 @@ class EntBC(SB3Interface, bc.BC, HubMixin):
 
     def _to_tensor(self, array: np.ndarray) -> th.Tensor:
         return th.as_tensor(array, device=self.device)
-
-    def _use_low_precision(self, enabled: bool) -> None:
-        for module in self.policy.modules():
-            if isinstance(module, Convolutions):
-                module.low_precision = enabled
 
 
 BaseAlgorithm.register(EntBC)  # which imitation's rollouts ask for, of what they let act

@@ -88,6 +88,13 @@ class Convolutions(nn.Sequential):
         return maps
 
 
+def use_low_precision(net: nn.Module, enabled: bool) -> None:
+    """Lets all `Convolutions` of a net convolve in bfloat16, or no longer."""
+    for module in net.modules():
+        if isinstance(module, Convolutions):
+            module.low_precision = enabled
+
+
 class LocalFeatures(Convolutions):
     """Describes every place of an image by what is near it: (N, C, H, W) -> (N, D, H/2, W/2).
 

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import nn
 
 from ent_bc import EntBC, layers
-from ent_bc.layers import TiledConv2d, in_pieces
+from ent_bc.layers import TiledConv2d, in_pieces, use_low_precision
 from ent_bc.losses import TaskLoss
 from ent_bc.presets import PRESETS
 from ent_bc.speed.plain_net import PlainNet
@@ -101,7 +101,7 @@ def test_the_papers_net_has_the_loss_of_the_plain_one(
     model, batch = make_model(), make_batch()
     plain = PlainNet(model.policy)
     expected = loss_of(model, plain, batch)
-    model._use_low_precision(low_precision)
+    use_low_precision(model.policy, low_precision)
     loss = loss_of(model, model.policy, batch)
     assert loss.item() == pytest.approx(expected.item(), rel=tolerance)
     assert low_precision == (loss.item() != pytest.approx(expected.item(), rel=1e-6))

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from ent_bc.baselines.training import TrainConfig
 from ent_bc.batches import BatchConfig, TaskBatches
 from ent_bc.demonstrations import DemonstrationLike, check_demonstrations, sample_vectors
-from ent_bc.layers import Convolutions
+from ent_bc.layers import use_low_precision
 from ent_bc.observations import SENTENCE_KEY
 from ent_bc.policies import TaskConditionedPolicy
 from ent_bc.prefetch import prefetch
@@ -130,11 +130,11 @@ def train_bc(
         custom_logger=make_logger(None, 0),
     )
     _drive(trainer.optimizer, config)
-    _use_low_precision(policy, config.low_precision)
+    use_low_precision(policy, config.low_precision)
     steps = itertools.count(1)
     tell = None if on_batch_end is None else lambda: on_batch_end(next(steps))
     trainer.train(n_batches=config.n_batches, on_batch_end=tell, progress_bar=False)
-    _use_low_precision(policy, False)
+    use_low_precision(policy, False)
     policy.set_training_mode(False)
     return Clone(policy, sentences)
 
@@ -197,12 +197,6 @@ def _drive(optimizer: th.optim.Optimizer, config: TrainConfig) -> None:
             )
 
     optimizer.register_step_pre_hook(before_step)
-
-
-def _use_low_precision(policy: TaskConditionedPolicy, enabled: bool) -> None:
-    for module in policy.modules():
-        if isinstance(module, Convolutions):
-            module.low_precision = enabled
 
 
 def _with_sentence(space: spaces.Space[Any], sentence_dim: int) -> spaces.Dict:

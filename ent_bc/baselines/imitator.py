@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ent_bc.batches import BatchConfig
+from ent_bc.batches import BatchConfig, stack_records
 from ent_bc.demonstrations import index_obs
 from ent_bc.inputs import NO_CROP, Crop, Layout, ReadsObservations
 from ent_bc.layers import PIECE, count_features, mlp, soft_argmax, strided_convolutions
@@ -139,8 +139,8 @@ class Imitator(ReadsObservations, abc.ABC):
             raise ValueError("The list of demonstrations is empty, expected at least one.")
         is_single = not isinstance(demonstrations[0], (list, tuple))
         several = [demonstrations] if is_single else demonstrations
-        frames = [_stack([self._frames(demo) for demo in demos]) for demos in several]
-        shown = tree_map(th.as_tensor, _stack(frames))
+        frames = [stack_records([self._frames(demo) for demo in demos]) for demos in several]
+        shown = tree_map(th.as_tensor, stack_records(frames))
         self.eval()
         seen = {"obs": self._perceive(shown["obs"], 3), "last": self._perceive(shown["last"], 2)}
         state = self.remember(Shown(**seen, acts=shown["acts"])).detach().numpy()
@@ -248,9 +248,3 @@ class PictureNet(nn.Module):
 def squared_error(predicted: th.Tensor, acts: th.Tensor) -> th.Tensor:
     """Sum over actions, mean over all else."""
     return (predicted - acts).square().sum(dim=-1).mean()
-
-
-def _stack(records: Sequence[Any]) -> Any:
-    if isinstance(records[0], Mapping):
-        return {key: _stack([record[key] for record in records]) for key in records[0]}
-    return np.stack(records)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from ent_bc.baselines.imitator import Imitator
 from ent_bc.batches import TaskBatches
 from ent_bc.demonstrations import DemonstrationLike, sample_vectors
-from ent_bc.layers import Convolutions
+from ent_bc.layers import use_low_precision
 from ent_bc.prefetch import prefetch
 from ent_bc.schedule import ScheduleConfig
 
@@ -55,7 +55,7 @@ def train(
     batches = TaskBatches(demonstrations, config.batch_size, imitator.batches, config.seed)
     rng = np.random.default_rng(config.seed)
     imitator.fit_normalisation(tree_map(th.as_tensor, sample_vectors(demonstrations, rng)))
-    _use_low_precision(imitator, config.low_precision)
+    use_low_precision(imitator, config.low_precision)
     optimizer = th.optim.Adam(imitator.parameters(), lr=config.learning_rate)
     schedule = ScheduleConfig(horizon=config.n_batches)
     imitator.train()
@@ -76,10 +76,4 @@ def train(
         if on_batch_end is not None:
             on_batch_end(step + 1, loss.item())
     imitator.eval()
-    _use_low_precision(imitator, False)
-
-
-def _use_low_precision(imitator: Imitator, enabled: bool) -> None:
-    for module in imitator.modules():
-        if isinstance(module, Convolutions):
-            module.low_precision = enabled
+    use_low_precision(imitator, False)

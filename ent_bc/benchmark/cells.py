@@ -24,7 +24,7 @@ class Cell:
     variant: str = ""
     """What is changed of the system or its data, for readers; "" for nothing."""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """The settings that are changed; see `systems`. JSON: lists, no tuples."""
+    """Settings of the system; those that are not named are its own. JSON: lists, no tuples."""
     budget: str = "wall-clock"
     """What is equal among systems: "wall-clock" or "samples"."""
     n_batches: int = 1

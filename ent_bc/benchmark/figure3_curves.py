@@ -10,7 +10,6 @@ import numpy as np
 
 from ent_bc.statistics import CONFIDENCE, N_RESAMPLES
 
-OUTCOMES = {"shown only": "s", "other only": "o", "both": "b", "neither": "n"}
 _BOOTSTRAP_SEED = 0  # fixed: the same runs give the same interval
 
 
@@ -68,7 +67,7 @@ class Curves:
         embedding_accuracy: (S, P, T) share of a task's held-out demonstrations.
         twin_accuracy: (S, P, T) the same.
         trial_steps: (R,) optimiser steps.
-        trials: For "own" and "twin", (S, R, T) one letter each, see `OUTCOMES`.
+        trials: For "own" and "twin", (S, R, T) one letter each, see `results.LETTERS`.
         sampled: For the same, (S, 1, T) after training, with sampled actions.
     """
 

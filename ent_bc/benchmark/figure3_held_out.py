@@ -10,12 +10,11 @@ import gymnasium as gym
 import numpy as np
 import torch as th
 
+from ent_bc.baselines.imitator import N_OBS
 from ent_bc.ent_bc import EntBC
 from ent_bc.evaluation import ENV_ID, EvaluationConfig
 from ent_bc.losses import gaussian_entropy
 from ent_bc.protocol import as_multi_task, demonstrations_of, pair_of
-
-N_FRAMES = 10  # of each demonstration, as many as data sets store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +26,7 @@ class HeldOut:
         task_ids: T names.
         pair_ids: T names of their pairs.
         twins: (T,) place of each task's twin.
-        frames: The demonstrations' observations as tensors (T * 2 * `N_FRAMES`, ...).
+        frames: The demonstrations' observations as tensors (T * 2 * `N_OBS`, ...).
     """
 
     demonstrations: list[list[Any]]
@@ -43,7 +42,7 @@ class HeldOut:
         env = gym.make(ENV_ID, **trials.env_kwargs())
         tasks: Any = as_multi_task(env).tasks
         seeds = [0] * len(tasks)
-        some = demonstrations_of(as_multi_task(env), tasks, 2, seeds=seeds, n_obs=N_FRAMES)
+        some = demonstrations_of(as_multi_task(env), tasks, 2, seeds=seeds, n_obs=N_OBS)
         env.close()
         place = {task.task_id: index for index, task in enumerate(tasks)}
         observations: list[Any] = [demo.obs for two in some for demo in two]
@@ -69,7 +68,7 @@ class HeldOut:
         """
         each = model.embed([[demo] for two in self.demonstrations for demo in two])
         sentences = each.reshape(len(self.task_ids), 2, -1)
-        others = th.as_tensor(sentences[:, ::-1].reshape(each.shape).repeat(N_FRAMES, axis=0))
+        others = th.as_tensor(sentences[:, ::-1].reshape(each.shape).repeat(N_OBS, axis=0))
         with model.policy.evaluation_mode():
             log_std = model.policy.control(self.frames, others).log_std
         return {

@@ -10,7 +10,9 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from ent_bc.benchmark.figure3_curves import OUTCOMES, Curves, happened
+from ent_bc.benchmark.figure3_curves import Curves, happened
+from ent_bc.benchmark.results import LETTERS
+from ent_bc.plots import save_figure
 
 _COLOURS = colormaps["tab10"]
 _PAPERS = ("ent-bc", "original")
@@ -39,7 +41,7 @@ def plot_figure3(curves: Mapping[str, Curves], path: Path) -> None:
         _finish(above, title, "entropy of the policy [nats]")
         _finish(below, "", "embedding accuracy [%]")
         below.set_xlabel("optimiser step")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def plot_hidden(curves: Mapping[str, Curves], path: Path) -> None:
@@ -50,7 +52,7 @@ def plot_hidden(curves: Mapping[str, Curves], path: Path) -> None:
         accuracies = {"embedding": some.embedding_accuracy, "twin": some.twin_accuracy}
         for place, (label, values) in enumerate(accuracies.items()):
             _band(above, some.steps, 100 * values.mean(axis=2), color=_COLOURS(place), label=label)
-        rates = {label: happened(some.trials["own"], key) for label, key in OUTCOMES.items()}
+        rates = {label: happened(some.trials["own"], key) for label, key in LETTERS.items()}
         rates["twin control"] = happened(some.trials["twin"], "ob")
         for place, (label, hits) in enumerate(rates.items(), start=2):
             style = {"color": _COLOURS(place), "label": label, "marker": "o", "ms": 3}
@@ -59,7 +61,7 @@ def plot_hidden(curves: Mapping[str, Curves], path: Path) -> None:
         _finish(below, "", "trials, mean action [%]")
         below.set_xlabel("optimiser step")
     grid[0, 0].set_ylim(-3, 103)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path)
 
 
 def _band(axes: Any, steps: np.ndarray, values: np.ndarray, *, color: Any, **style: Any) -> None:

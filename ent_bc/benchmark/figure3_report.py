@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ent_bc.benchmark.figure3_claims import influence, verdicts
-from ent_bc.benchmark.figure3_curves import OUTCOMES, Curves, happened
+from ent_bc.benchmark.figure3_curves import Curves, happened
 from ent_bc.benchmark.figure3_runs import SEEDS, VARIANTS
+from ent_bc.benchmark.results import LETTERS
 
 _COMMAND = "ent-bc benchmark figure3"
 
@@ -75,11 +76,11 @@ def _accuracies(curves: Mapping[str, Curves]) -> list[str]:
 
 def _trials(curves: Mapping[str, Curves]) -> list[str]:
     """Two rows for each variant: how trials end after training, by the mean and by samples."""
-    rows = [["", "action", "n", *OUTCOMES, "twin control", "what the demonstration changes"]]
+    rows = [["", "action", "n", *LETTERS, "twin control", "what the demonstration changes"]]
     for name, some in curves.items():
         for action, trials in (("mean", some.trials), ("sampled", some.sampled)):
             own, twin = (trials[shown][:, -1] for shown in ("own", "twin"))
-            hits = [happened(own, letter) for letter in OUTCOMES.values()]
+            hits = [happened(own, letter) for letter in LETTERS.values()]
             estimates = [some.estimate(each) for each in (*hits, happened(twin, "ob"))]
             estimates.append(influence(some, trials))
             rows.append([f"`{name}`", action, str(own.size), *map(str, estimates)])

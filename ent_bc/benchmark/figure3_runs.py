@@ -14,6 +14,7 @@ from stable_baselines3.common import logger as sb3_logger
 
 from ent_bc.batches import BatchConfig
 from ent_bc.benchmark.figure3_held_out import HeldOut
+from ent_bc.benchmark.results import LETTERS
 from ent_bc.benchmark.run import code_version, data_hash
 from ent_bc.ent_bc import EntBC
 from ent_bc.evaluation import ENV_ID, EvaluationConfig, evaluate_k_shot
@@ -182,7 +183,7 @@ def _roll_out(model: EntBC, config: RunConfig, *, sample: bool = False) -> dict[
     """How the trials ended after the task's own demonstration, and after its twin's."""
     return {
         shown: "".join(
-            trial.outcome[0]
+            LETTERS[trial.outcome]
             for trial in evaluate_k_shot(model, config.trials(shown, sample=sample))
         )
         for shown in ("own", "twin")

@@ -14,7 +14,7 @@ import numpy as np
 
 from ent_bc.evaluation import OUTCOMES, Trial
 
-_LETTERS = {name: name[0] for name in OUTCOMES}  # "shown only" is "s", and so on
+LETTERS = {name: name[0] for name in OUTCOMES}  # "shown only" is "s", and so on
 _LETTERS_OF = {
     "shown": "sb",
     "shown_only": "s",
@@ -78,7 +78,7 @@ class Condition:
             trials_per_task=n,
             task_ids=tuple(pair_of),
             pair_ids=tuple(pair_of.values()),
-            outcomes="".join(_LETTERS[trial.outcome] for trial in trials),
+            outcomes="".join(LETTERS[trial.outcome] for trial in trials),
             strict="".join(str(int(trial.strict)) for trial in trials),
         )
 

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 
 from ent_bc import BatchConfig, EntBC
 from ent_bc.batches import TaskBatches
+from ent_bc.layers import use_low_precision
 from ent_bc.presets import PRESETS
 from ent_bc.schedule import bfloat16_is_fast
 from ent_bc.speed import large_data
@@ -56,7 +57,7 @@ def _step_row(data: DemonstrationSet, n: int) -> Row:
     model = _make_model(data)
     assert isinstance(model._batches, TaskBatches)
     batch = model._batches.batch(0)
-    model._use_low_precision(model.schedule.low_precision)
+    use_low_precision(model.policy, model.schedule.low_precision)
     model.policy.set_training_mode(True)
     plain = _plain_step(model, batch)
     ours, theirs = in_turn(n, rate(lambda: model._train_step([batch], 1), 1), rate(plain, 1))
