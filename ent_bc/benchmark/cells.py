@@ -33,6 +33,8 @@ class Cell:
     """Training tasks."""
     demos_per_task: int = 8
     """Demonstrations of each."""
+    frames_per_demo: int = 8
+    """Observations of each that are stored and trained on, beside the first and the last."""
     obs_type: str = "pixels_agent_pos"
     """Observation type."""
     image_size: int = 96

@@ -162,6 +162,9 @@ def _sizes(costs: Mapping[str, Any]) -> Iterator[Cell]:
         yield dataclasses.replace(base, variant=f"{n_tasks} tasks", n_tasks=n_tasks)
     for image_size in (64, 125):
         yield dataclasses.replace(base, variant=f"{image_size} pixels", image_size=image_size)
+    for n_frames in (4, 16):
+        variant = f"{n_frames} frames of each demonstration"
+        yield dataclasses.replace(base, variant=variant, frames_per_demo=n_frames)
     for margin in (0.05, 0.2, 0.5):
         options = {"losses": {"margin": margin}}
         yield dataclasses.replace(base, variant=f"margin {margin}", options=options)

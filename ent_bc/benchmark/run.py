@@ -123,12 +123,15 @@ def data_for(cell: Cell, root: Path) -> DemonstrationSet:
     config = CollectConfig(
         n_tasks=cell.n_tasks,
         demos_per_task=cell.demos_per_task,
+        frames_per_demo=cell.frames_per_demo,
         obs_type=cell.obs_type,
         image_size=cell.image_size,
         noise=cell.noise,
     )
     looks = cell.obs_type if cell.obs_type == "state" else f"{cell.image_size}px"
-    name = f"{looks}-{cell.n_tasks}x{cell.demos_per_task}-noise{cell.noise:g}"
+    name = (
+        f"{looks}-{cell.n_tasks}x{cell.demos_per_task}x{cell.frames_per_demo}-noise{cell.noise:g}"
+    )
     return collect(root / name, config)
 
 
