@@ -82,6 +82,8 @@ class Train:
     """Settings: "pixels" or "state", measured as best on CPU, or "paper"."""
     n_batches: int | None = None
     """Optimiser steps; by default the preset's."""
+    learning_rate: float | None = None
+    """Adam's, at its peak; by default the preset's."""
     seed: int = 0
     """Same seed, same parameters."""
     blind: bool = False
@@ -195,6 +197,10 @@ def demonstrations_for(preset_name: PresetName, n_tasks: int, demos_per_task: in
 def train(command: Train) -> Path:
     """``ent-bc train``; returns the model's file, which may be there already."""
     preset = PRESETS[command.preset]
+    if command.learning_rate is not None:
+        if not command.learning_rate > 0:
+            raise ValueError(f"learning_rate is {command.learning_rate}, expected more than 0.")
+        preset = dataclasses.replace(preset, learning_rate=command.learning_rate)
     n_batches = command.n_batches or preset.n_batches
     path, checkpoint = (command.out / f"{n}.safetensors" for n in ("model", "checkpoint"))
     data = DemonstrationSet(command.data)
@@ -262,6 +268,7 @@ def _check_same_run(
         "losses": (model.losses, arguments["losses"]),
         "batches": (model.batches, arguments["batches"]),
         "batch_size": (model.batch_size, arguments["batch_size"]),
+        "optimizer_kwargs": (model.optimizer_kwargs, arguments["optimizer_kwargs"]),
     }
     for name, (found, asked) in pairs.items():
         if found != asked:

@@ -66,8 +66,8 @@ PRESETS = {
         losses=LossConfig(),
         batches=BatchConfig(),
         batch_size=32,
-        learning_rate=2e-3,
-        n_batches=4000,
+        learning_rate=4e-3,
+        n_batches=3200,
         low_precision=True,
     ),
     "state": Preset(

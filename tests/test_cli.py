@@ -89,6 +89,8 @@ def test_evaluation_writes_results_and_a_report(model: Path) -> None:
 def test_bad_commands_are_named(data: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds 'state' observations, preset 'pixels' expects"):
         train(Train(data, tmp_path))
+    with pytest.raises(ValueError, match="learning_rate is 0.0, expected more than 0"):
+        train(Train(data, tmp_path, "state", learning_rate=0.0))
     with pytest.raises(ValueError, match=r"Unknown conditions \['other'\]"):
         evaluate(Evaluate(model, tmp_path, conditions=("other",)))
 
@@ -96,6 +98,7 @@ def test_bad_commands_are_named(data: Path, model: Path, tmp_path: Path) -> None
 OTHER_RUNS = {
     "with seed 0, and 1 is asked for": {"seed": 1},
     "with n_batches 6, and 8 is asked for": {"n_batches": 8},
+    "with optimizer_kwargs .*0.002.*0.004.* is asked for": {"learning_rate": 4e-3},
     "with losses .*beta_nll.*sampled_mse.* is asked for": {"control_loss": "sampled_mse"},
     "with policy_kwargs .*False.*True.* is asked for: choose another --out": {"blind": True},
 }

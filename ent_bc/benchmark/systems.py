@@ -238,11 +238,11 @@ def _make_env(cell: Cell) -> gym.Env[Any, Any]:
 
 _OURS: dict[str, Any] = {
     "policy_kwargs": {},
-    "losses": {},
+    "losses": {"attention_weight": 0.3},
     "batches": {},
     "batch_size": 32,
     "ent_weight": 1e-5,
-    "learning_rate": 2e-3,
+    "learning_rate": 4e-3,
 }
 _BC: dict[str, Any] = {
     "policy_kwargs": {},
