@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import gymnasium as gym
@@ -120,15 +121,18 @@ class VectorEnvAdapter(VecEnv):
 
 def _split(info: dict[str, Any], n: int) -> list[dict[str, Any]]:
     """An info of arrays and masks as one dict for each environment, of what it has there."""
-    everywhere: dict[str, Any] = {}
-    somewhere: dict[str, Any] = {}
+    everywhere: dict[str, list[Any]] = {}
+    somewhere: dict[str, list[Any]] = {}
+    full = None  # masks are mostly one array, which is asked once
     for key, values in info.items():
         if not key.startswith("_"):
             mask = info.get(f"_{key}")
-            columns = everywhere if mask is None or mask.all() else somewhere
-            columns[key] = values if values.dtype == object else values.tolist()
-    rows = zip(*everywhere.values(), strict=True) if everywhere else [()] * n
-    infos = [dict(zip(everywhere, row, strict=True)) for row in rows]
+            if mask is not None and mask is not full and mask.all():
+                full = mask
+            columns = everywhere if mask is full or mask is None else somewhere
+            columns[key] = values.tolist()
+    rows = zip(*everywhere.values(), strict=True) if everywhere else repeat((), n)
+    infos = list(map(dict, map(zip, repeat(tuple(everywhere)), rows)))
     for key, column in somewhere.items():
         for index in np.flatnonzero(info[f"_{key}"]).tolist():
             infos[index][key] = column[index]
