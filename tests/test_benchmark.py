@@ -131,8 +131,11 @@ def test_a_seed_has_all_systems_before_the_next_one_begins() -> None:
 
 def test_ingredients_are_switched_off_alone_with_two_seeds_and_as_many_demonstrations() -> None:
     ours, *_ = plan(COSTS, ("systems",))
-    cells = plan(COSTS, ("ingredients",))
+    *cells, longer = plan(COSTS, ("ingredients",))
     assert [cell.seed for cell in cells] == [0] * 6 + [1] * 6
+    tecnets = plan(COSTS, ("systems",))[1]
+    assert (longer.system, longer.n_batches) == ("tecnets", 4 * tecnets.n_batches)
+    assert longer.options == tecnets.options
     for cell in cells:
         assert (cell.system, cell.n_batches) == ("ours", ours.n_batches)
         n_demos = cell.n_tasks * cell.demos_per_task / (1 if cell.twins else 2)

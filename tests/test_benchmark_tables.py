@@ -310,7 +310,13 @@ def test_an_ingredient_is_held_against_ours_over_the_seeds_that_both_have() -> N
 
 def test_without_ours_ingredients_have_no_difference() -> None:
     [row] = lines(ingredient_table(rows(result(group="ingredients", variant="x")), None))
-    assert row[1] != "–" and row[2] == "–"
+    assert row[0] == "x" and row[1] != "–" and row[2] == "–"
+
+
+def test_a_row_of_another_system_among_the_ingredients_is_named_by_it() -> None:
+    longer = result("tecnets", group="ingredients", variant="four times as long")
+    [row] = lines(ingredient_table(rows(longer), None))
+    assert row[0] == "TecNets, four times as long"
 
 
 def grid_result(loss: str, weight: float, hits: int, entropy: float | None = None) -> Result:

@@ -133,6 +133,14 @@ def _ingredients(costs: Mapping[str, Any]) -> Iterator[Cell]:
     for seed in range(2):
         for variant, changes in INGREDIENTS.items():
             yield dataclasses.replace(base, variant=variant, seed=seed, **changes)
+    # Whether the paper's net comes to use the sentence if only it is trained for longer.
+    paper = _cell("ingredients", "tecnets", "wall-clock", costs, 0)
+    yield dataclasses.replace(
+        paper,
+        variant="four times as long",
+        n_batches=4 * paper.n_batches,
+        trials_per_task_5shot=0,
+    )
 
 
 def _entropy(_: Mapping[str, Any]) -> Iterator[Cell]:

@@ -165,7 +165,8 @@ def ingredient_table(rows: Sequence[Row], ours: Row | None) -> str:
         accuracies = [
             _number(row.mean(name), ".1%") for name in ("embedding_accuracy", "twin_accuracy")
         ]
-        name = label(row.cell) if row is ours else row.cell["variant"]
+        is_change = row is not ours and row.cell["system"] == "ours"
+        name = row.cell["variant"] if is_change else label(row.cell)
         body.append([name, _text(row.shown), *gaps, *accuracies, *_sizes(row)])
     gaps = [f"{name}, minus ours" for name in _FEW_FIGURES]
     return _markdown(["", "shown", *gaps, "embedding acc.", "twin acc.", "n", "seeds"], body)
