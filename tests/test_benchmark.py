@@ -31,7 +31,7 @@ from ent_bc.benchmark.results import Condition, Result, Training, read_results
 from ent_bc.benchmark.rows import NAMES
 from ent_bc.benchmark.run import OneOfTwins, data_for, fill, missing, result_path, run_cell
 from ent_bc.benchmark.systems import SYSTEMS, merge, train_cell
-from ent_bc.benchmark.tuning import GRIDS, tuning_cells
+from ent_bc.benchmark.tuning import GRIDS, best_run, tuning_cells
 from ent_bc.cli import main
 from ent_bc.evaluation import ENV_ID
 from ent_bc.losses import LossConfig
@@ -235,6 +235,39 @@ def test_a_system_has_eight_tuning_runs_on_val_with_a_quarter_of_the_time(system
 def test_what_is_not_tuned_is_named() -> None:
     with pytest.raises(ValueError, match="'oracle' is not tuned, expected one of"):
         list(tuning_cells(COSTS, "oracle"))
+
+
+def test_the_best_run_has_the_most_shown_and_twin_control_together() -> None:
+    def tuned(rate: float, own: str, twin: str, strict: str = "0000") -> Result:
+        conditions = {
+            name: Condition(2, ("a", "b"), ("p", "p"), outcomes, strict)
+            for name, outcomes in (("own_1shot", own), ("twin", twin))
+        }
+        cell = dataclasses.replace(TINY, options={"learning_rate": rate}, group="tuning")
+        return dataclasses.replace(made_up(cell), conditions=conditions)
+
+    runs = [
+        tuned(1, "sssn", "nnnn"),  # pushes one and the same
+        tuned(2, "ssnn", "oonn", "0010"),
+        tuned(3, "ssnn", "oonn", "0110"),
+        tuned(4, "bnnn", "obnn", "1111"),
+    ]
+    assert best_run(runs, "ours").cell["options"] == {"learning_rate": 3}
+    assert best_run(runs[::-1], "ours").cell["options"] == {"learning_rate": 3}
+    with pytest.raises(ValueError, match="No run of 'mil' is among the 4 results"):
+        best_run(runs, "mil")
+
+
+TUNED = Path(__file__).parents[1] / "benchmarks" / "tuning"
+
+
+@pytest.mark.skipif(not TUNED.exists(), reason="not in a checkout")
+@pytest.mark.parametrize("system", GRIDS)
+def test_a_system_has_the_settings_of_its_best_run(system: str) -> None:
+    results = read_results(TUNED)
+    if missing(tuning_cells(read_costs(), system), TUNED):
+        pytest.skip("not all of its runs are there")
+    assert best_run(results, system).cell["options"] == SYSTEMS[system].settings
 
 
 def test_planned_and_tuned_settings_are_known_to_losses_and_policy() -> None:
