@@ -270,7 +270,7 @@ SYSTEMS: dict[str, System] = {
                     "attention_weight": 0.0,
                 },
                 "ent_weight": 0.0,
-                "learning_rate": 5e-4,
+                "learning_rate": 1e-3,
             },
         ),
     ),
