@@ -274,8 +274,13 @@ SYSTEMS: dict[str, System] = {
             },
         ),
     ),
-    "mil": System(train_imitator(MilNet), merge(_IMITATOR, {"batch_size": 8})),
-    "lstm": System(train_imitator(LstmNet), _IMITATOR),
+    "mil": System(
+        train_imitator(MilNet), merge(_IMITATOR, {"batch_size": 8, "net": {"video_only": False}})
+    ),
+    "lstm": System(
+        train_imitator(LstmNet),
+        merge(_IMITATOR, {"learning_rate": 2e-3, "net": {"pooling": "flatten"}}),
+    ),
     "contextual": System(train_imitator(ContextualNet), _IMITATOR),
     "bc": System(train_bc_blind, _BC),
     "bc_sentence": System(train_bc_sentence, {**_BC, "embedding": _OURS}),
