@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from ent_bc import speed
 from ent_bc.cli import main
+from ent_bc.speed import quickstart
+from ent_bc.speed.history import code_at
 from ent_bc.speed.rows import Row, in_turn, rate
 
 
@@ -54,12 +58,48 @@ def test_a_rate_is_work_by_time() -> None:
     assert done == [1]
 
 
-@pytest.mark.parametrize("group", speed.GROUPS)
+@pytest.mark.parametrize("group", [name for name in speed.GROUPS if name != "quickstart"])
 def test_every_group_measures_rows(group: str) -> None:
     rows = list(speed.measure([group], quick=True))
     assert rows
     assert any(row.is_met is not None for row in rows)
     assert all(figure > 0 for row in rows for figure in (*row.ours, *row.theirs))
+
+
+def test_the_quickstart_is_run_with_the_code_of_both_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    then = tmp_path / "ent_bc"
+    then.mkdir()
+    then.joinpath("cli.py").write_text(
+        "import json, pathlib, sys\n"
+        "def main():\n"
+        "    assert sys.argv[1:3] == ['quickstart', '--out'] and '--n-tasks' in sys.argv\n"
+        "    report = pathlib.Path(sys.argv[3], 'report')\n"
+        "    report.mkdir(parents=True)\n"
+        "    record = {'conditions': {'own_1shot': {'shown': {'value': 0.75}}}}\n"
+        "    report.joinpath('results.json').write_text(json.dumps(record))\n"
+    )
+
+    @contextmanager
+    def first(commit: str, *paths: str) -> Iterator[Path]:
+        assert (commit, paths) == (quickstart.FIRST_VERSION, ("ent_bc", "meta_pusher_env"))
+        yield tmp_path
+
+    monkeypatch.setattr(quickstart, "code_at", first)
+    seconds, failed = quickstart.measure(quick=True)
+    assert seconds.at_most == 0.5 and seconds.ratio > 2  # ours does something
+    assert failed.theirs == (25.0,) and 0 < failed.ours[0] <= 100
+
+    then.joinpath("cli.py").write_text("def main(): raise ValueError('no such task')")
+    with pytest.raises(RuntimeError, match=r"(?s)failed:.*no such task"):
+        quickstart._run(tmp_path, ())
+
+
+def test_a_version_that_git_does_not_have_is_left_out() -> None:
+    with pytest.warns(UserWarning, match="0000000 is left out, for git does not have it"):
+        with code_at("0" * 40, "ent_bc") as code:
+            assert code is None
 
 
 def test_an_unknown_group_is_named() -> None:

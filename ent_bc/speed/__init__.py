@@ -19,7 +19,7 @@ from rich.table import Table
 
 from ent_bc.speed.rows import Row
 
-GROUPS = ("simulation", "pictures", "experts", "training", "prediction")
+GROUPS = ("simulation", "pictures", "experts", "training", "prediction", "quickstart")
 """Modules beside this one, each with ``measure(*, quick: bool) -> list[Row]``."""
 
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import copy
-import io
 import itertools
 import subprocess
 import sys
-import tarfile
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
 
+from ent_bc.speed.history import code_at
 from ent_bc.speed.rows import Row, in_turn, rate, use_one_core
 from meta_pusher_env import make_tasks, rendering, scene
 from meta_pusher_env.collection import collect
@@ -102,21 +99,10 @@ def _simulation(n_tasks: int) -> Callable[[], None]:
 @contextmanager
 def _first_version(n_tasks: int, n: int) -> Iterator[Callable[[], float] | None]:
     """A side that records with the first version, in a process of its own; None without git."""
-    root = Path(__file__).parents[2]
-    command = ["git", "-C", str(root), "archive", FIRST_VERSION, "meta_pusher_env"]
-    try:
-        archive = subprocess.run(command, capture_output=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", b"").decode().strip() or str(error)
-        warnings.warn(
-            f"The first version of the expert is left out, for git does not have it ({reason}): "
-            "run this in a clone with the whole history.",
-            stacklevel=2,
-        )
-        yield None
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        tarfile.open(fileobj=io.BytesIO(archive)).extractall(folder, filter="data")
+    with code_at(FIRST_VERSION, "meta_pusher_env") as folder:
+        if folder is None:
+            yield None
+            return
         process = subprocess.Popen(
             [sys.executable, "-c", _FIRST_PROGRAM, str(n_tasks), str(n)],
             cwd=folder,  # where it is imported from
