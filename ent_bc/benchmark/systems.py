@@ -281,7 +281,10 @@ SYSTEMS: dict[str, System] = {
         train_imitator(LstmNet),
         merge(_IMITATOR, {"learning_rate": 2e-3, "net": {"pooling": "flatten"}}),
     ),
-    "contextual": System(train_imitator(ContextualNet), _IMITATOR),
+    "contextual": System(
+        train_imitator(ContextualNet),
+        merge(_IMITATOR, {"learning_rate": 4e-3, "net": {"pooling": "flatten"}}),
+    ),
     "bc": System(train_bc_blind, _BC),
     "bc_sentence": System(train_bc_sentence, {**_BC, "embedding": _OURS}),
     # Ours, told in its pictures instead of by a demonstration.
