@@ -251,6 +251,7 @@ _BC: dict[str, Any] = {
     "ent_weight": 1e-3,
 }
 _IMITATOR: dict[str, Any] = {"net": {}, "batch_size": 16, "learning_rate": 1e-3}
+_FLAT: dict[str, Any] = merge(_IMITATOR, {"net": {"pooling": "flatten"}})
 _ON_OURS: dict[str, Any] = {"net": {}, "batch_size": 32, "learning_rate": 2e-3}
 
 SYSTEMS: dict[str, System] = {
@@ -277,14 +278,8 @@ SYSTEMS: dict[str, System] = {
     "mil": System(
         train_imitator(MilNet), merge(_IMITATOR, {"batch_size": 8, "net": {"video_only": False}})
     ),
-    "lstm": System(
-        train_imitator(LstmNet),
-        merge(_IMITATOR, {"learning_rate": 2e-3, "net": {"pooling": "flatten"}}),
-    ),
-    "contextual": System(
-        train_imitator(ContextualNet),
-        merge(_IMITATOR, {"learning_rate": 4e-3, "net": {"pooling": "flatten"}}),
-    ),
+    "lstm": System(train_imitator(LstmNet), {**_FLAT, "learning_rate": 2e-3}),
+    "contextual": System(train_imitator(ContextualNet), {**_FLAT, "learning_rate": 4e-3}),
     "bc": System(train_bc_blind, _BC),
     "bc_sentence": System(train_bc_sentence, {**_BC, "embedding": _OURS}),
     # Ours, told in its pictures instead of by a demonstration.
