@@ -24,6 +24,9 @@ from meta_pusher_env.dataset_layout import (
 from meta_pusher_env.demonstrations import Demonstration, StepInfos, render_states
 from meta_pusher_env.tasks import PusherTask, hash_tasks
 
+# Read whole, for each page of a map is waited for with Python's lock held: 11 kB a demonstration.
+_SMALL = ("steps", "acts", "agent_pos")
+
 
 class AcceptanceRow(NamedTuple):
     """Starts with the target [low, high) metres from the goal, and how many of them were kept."""
@@ -47,7 +50,7 @@ class Acceptance:
 
 
 class DemonstrationSet(Sequence[Demonstration]):
-    """A collected data set, memory-mapped: nothing is read until it is asked for.
+    """A collected data set: nothing is read until it is asked for, images and states are mapped.
 
     Demonstration ``i`` shows ``tasks[i // config.demos_per_task]``; a task's clean demonstrations
     come first. Maps are opened when first used and stay open; a pickled set is opened again where
@@ -89,7 +92,7 @@ class DemonstrationSet(Sequence[Demonstration]):
     @overload
     def __getitem__(self, index: slice) -> list[Demonstration]: ...
     def __getitem__(self, index: int | slice) -> Demonstration | list[Demonstration]:
-        """A demonstration, or a list; "agent_pos" in obs is a copy, all else views of the maps."""
+        """A demonstration, or a list; "agent_pos" in obs is a copy, the rest read-only views."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         task, shard, row = self._locate(index)
@@ -210,8 +213,9 @@ class DemonstrationSet(Sequence[Demonstration]):
         array = self._maps.get((shard, name))
         if array is None:
             file = self._path(shard, name)
-            # A plain array over the map: rows of an np.memmap are slow to make. Steps are few.
-            array = np.asarray(np.load(file, mmap_mode=None if name == "steps" else "r"))
+            # A plain array over the map: rows of an np.memmap are slow to make.
+            array = np.asarray(np.load(file, mmap_mode=None if name in _SMALL else "r"))
+            array.setflags(write=False)
             self._maps[shard, name] = array
         return array
 

@@ -60,7 +60,9 @@ def test_frames_drawn_again_are_the_stored_ones(original: Path) -> None:
     assert isinstance(larger, dict) and larger["pixels"].shape == (101, 48, 48, 3)
 
 
-def test_demonstrations_lie_in_the_memory_map(original: Path, state_set: DemonstrationSet) -> None:
+def test_what_is_large_lies_in_the_memory_map_and_all_is_read_only(
+    original: Path, state_set: DemonstrationSet
+) -> None:
     demo = DemonstrationSet(original)[3]
     assert isinstance(demo.obs, dict)
     assert demo.obs["pixels"].shape == (5, 32, 32, 3) and demo.obs["pixels"].dtype == np.uint8
@@ -69,8 +71,9 @@ def test_demonstrations_lie_in_the_memory_map(original: Path, state_set: Demonst
     assert demo.states.shape == (101, 26) and demo.states.dtype == np.float64
     state_obs = state_set[0].obs
     assert isinstance(state_obs, np.ndarray) and state_obs.shape == (101, 136)
-    for array in (demo.obs["pixels"], demo.acts, demo.states, state_obs):
-        assert is_mapped(array) and not array.flags.writeable
+    large = (demo.obs["pixels"], demo.states, state_obs)
+    assert all(is_mapped(array) for array in large)
+    assert not any(array.flags.writeable for array in (*large, demo.acts, demo.steps))
 
 
 def test_nothing_is_read_until_it_is_asked_for(copy: Path) -> None:
