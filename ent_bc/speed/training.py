@@ -34,8 +34,7 @@ MEMORY_LIMIT = 2.0  # GiB
 
 def measure(*, quick: bool) -> list[Row]:
     """Rows of training on demonstrations of noise, as many and as large as real ones."""
-    config, n = (QUICK, 1) if quick else (FULL, 5)
-    n_epochs = 2 if quick else 3
+    config, n, n_epochs = (QUICK, 1, 2) if quick else (FULL, 9, 3)
     th.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         try:
