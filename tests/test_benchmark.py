@@ -36,6 +36,7 @@ from ent_bc.cli import main
 from ent_bc.evaluation import ENV_ID
 from ent_bc.losses import LossConfig
 from ent_bc.policies import TaskConditionedPolicy
+from ent_bc.presets import PRESETS
 from ent_bc.protocol import as_multi_task, pair_of
 from meta_pusher_env.collection import collect
 
@@ -131,11 +132,13 @@ def test_a_seed_has_all_systems_before_the_next_one_begins() -> None:
 
 def test_ingredients_are_switched_off_alone_with_two_seeds_and_as_many_demonstrations() -> None:
     ours, *_ = plan(COSTS, ("systems",))
-    *cells, longer = plan(COSTS, ("ingredients",))
+    *cells, longer, on_more = plan(COSTS, ("ingredients",))
     assert [cell.seed for cell in cells] == [0] * 6 + [1] * 6
     tecnets = plan(COSTS, ("systems",))[1]
-    assert (longer.system, longer.n_batches) == ("tecnets", 4 * tecnets.n_batches)
-    assert longer.options == tecnets.options
+    for cell in (longer, on_more):
+        assert (cell.system, cell.n_batches) == ("tecnets", 4 * tecnets.n_batches)
+        assert cell.options == tecnets.options
+    assert (longer.n_tasks, on_more.n_tasks) == (tecnets.n_tasks, 4000)
     for cell in cells:
         assert (cell.system, cell.n_batches) == ("ours", ours.n_batches)
         n_demos = cell.n_tasks * cell.demos_per_task / (1 if cell.twins else 2)
@@ -148,6 +151,7 @@ def test_other_groups_have_what_the_benchmark_asks_for() -> None:
     losses = {options["losses"]["control_loss"] for options in entropy}
     assert weights == {0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2} and losses >= {"mse", "sampled_mse", "nll"}
     assert len(entropy) == len(weights) * len(losses)
+    assert {options["learning_rate"] for options in entropy} == {PRESETS["state"].learning_rate}
     assert [cell.n_tasks for cell in plan(COSTS, ("data",))] == [50, 100, 200, 400]
     assert {cell.system for cell in plan(COSTS, ("modern",))} >= {"duan", "dagger"}
     assert {cell.n_tasks for cell in plan(COSTS, ("sizes",))} == {694, 2000, 4000}
