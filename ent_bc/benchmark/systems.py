@@ -247,9 +247,10 @@ _OURS: dict[str, Any] = {
 _BC: dict[str, Any] = {
     "policy_kwargs": {},
     "batch_size": 32,
-    "learning_rate": 2e-3,
+    "learning_rate": 4e-3,
     "ent_weight": 1e-3,
 }
+_TILED: dict[str, Any] = {"policy_kwargs": {"architecture": "tiled"}}
 _IMITATOR: dict[str, Any] = {"net": {}, "batch_size": 16, "learning_rate": 1e-3}
 _FLAT: dict[str, Any] = merge(_IMITATOR, {"net": {"pooling": "flatten"}})
 _ON_OURS: dict[str, Any] = {"net": {}, "batch_size": 32, "learning_rate": 2e-3}
@@ -262,7 +263,7 @@ SYSTEMS: dict[str, System] = {
         merge(
             _OURS,
             {
-                "policy_kwargs": {"architecture": "tiled"},
+                **_TILED,
                 "losses": {
                     "pairing": "query",
                     "control_loss": "mse",
@@ -280,8 +281,8 @@ SYSTEMS: dict[str, System] = {
     ),
     "lstm": System(train_imitator(LstmNet), {**_FLAT, "learning_rate": 2e-3}),
     "contextual": System(train_imitator(ContextualNet), {**_FLAT, "learning_rate": 4e-3}),
-    "bc": System(train_bc_blind, _BC),
-    "bc_sentence": System(train_bc_sentence, {**_BC, "embedding": _OURS}),
+    "bc": System(train_bc_blind, {**_BC, "ent_weight": 1e-1}),
+    "bc_sentence": System(train_bc_sentence, {**merge(_BC, _TILED), "embedding": _OURS}),
     # Ours, told in its pictures instead of by a demonstration.
     "oracle": System(
         train_ent_bc,
