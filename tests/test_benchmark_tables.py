@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ent_bc.benchmark.estimates import difference, estimate
+from ent_bc.benchmark.plan import plan, read_costs
 from ent_bc.benchmark.plots import draw_plots
 from ent_bc.benchmark.results import MEASURES, Condition, Result, Training, read_results
 from ent_bc.benchmark.rows import by_shown, rows_of
@@ -23,8 +24,11 @@ from ent_bc.benchmark.tables import (
     system_table,
     verdict,
 )
-from ent_bc.evaluation import Trial
-from ent_bc.statistics import rate
+from ent_bc.benchmark.tuning import tuning_tables
+from ent_bc.evaluation import ENV_ID, Trial
+from ent_bc.statistics import pair_distances, rate
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 N_PAIRS = 5
 
@@ -416,3 +420,16 @@ def test_what_was_not_run_is_not_drawn(tmp_path: Path) -> None:
     drawn = draw_plots(some, cells(*some[1:]), tmp_path)
     assert [path.name for path in drawn] == ["entropy.png"]
     assert draw_plots(some, [], tmp_path) == []
+
+
+# --- what is committed ---
+
+
+def test_the_committed_tables_are_those_of_the_committed_results() -> None:
+    planned = [cell.to_json() for cell in plan(read_costs())]
+    distances = pair_distances(ENV_ID, {"split": "test", "obs_type": "pixels"})
+    found = read_results(BENCHMARKS / "results")
+    text = benchmark_tables(found, planned, pair_distance=distances)
+    assert (BENCHMARKS / "table.md").read_text("utf-8") == text
+    tuned = tuning_tables(read_results(BENCHMARKS / "tuning"))
+    assert (BENCHMARKS / "tuning.md").read_text("utf-8") == tuned

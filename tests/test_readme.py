@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -45,6 +46,23 @@ def test_targets_and_files_that_it_names_exist() -> None:
         assert target in targets, f"make {target}"
     for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/benchmark.md"])
+def test_the_figures_of_every_system_are_the_benchmarks(page: str) -> None:
+    of_benchmark = rows_by_system((ROOT / "benchmarks" / "table.md").read_text("utf-8"))
+    told = rows_by_system((ROOT / page).read_text("utf-8"))
+    assert set(told) == set(of_benchmark)
+    for system, cells in told.items():
+        assert set(cells) <= set(of_benchmark[system]), system
+
+
+def rows_by_system(text: str) -> dict[str, list[str]]:
+    """The cells of each row of the table of systems."""
+    table = text[text.index("| system | shown |") :].splitlines()
+    lines = itertools.takewhile(lambda line: line.startswith("|"), table[2:])
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    return {row[0]: row for row in rows}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
