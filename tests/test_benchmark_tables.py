@@ -228,9 +228,9 @@ def test_a_systems_row_has_the_numbers_counted_by_hand() -> None:
         system_table(rows(result(conditions={"own_1shot": own, "twin": twin, "own_5shot": few})))
     )
     assert row[0] == "EntBC (ours)"
-    expected = [65.0, 25.0, 10.0, 15.0, 25.0, 75.0, 90.0]
-    assert [value(text) for text in row[1:8]] == expected
-    assert row[8:] == ["2,133", "123,456", "1.9", "1 x 20; 5shot 10", "–"]
+    expected = [65.0, 25.0, 10.0, 15.0, 25.0, 75.0, 90.0, 50.0]
+    assert [value(text) for text in row[1:9]] == expected
+    assert row[9:] == ["2,133", "123,456", "1.9", "1 x 20; 5shot 10", "–"]
 
 
 def test_every_figure_stands_within_its_interval() -> None:
@@ -250,7 +250,13 @@ def test_seeds_are_one_row_with_their_least_and_greatest() -> None:
 
 def test_what_was_not_evaluated_has_a_dash() -> None:
     [row] = lines(system_table(rows(result())))
-    assert row[6:8] == ["–", "–"]
+    assert row[6:9] == ["–", "–", "–"]
+
+
+def test_a_demonstration_that_changes_nothing_has_no_influence() -> None:
+    own = condition("sonb" * 5)
+    [row] = lines(system_table(rows(result(conditions={"own_1shot": own, "twin": own}))))
+    assert row[8] == "0.0 [0.0, 0.0]"
 
 
 def test_systems_are_sorted_by_shown() -> None:

@@ -54,6 +54,15 @@ class Row:
         assert found is not None  # every result has this condition
         return found
 
+    @property
+    def influence(self) -> Estimate | None:
+        """How much oftener the other object goes after the twin's demonstration than after the own.
+
+        0 is a policy that ignores the demonstration. None where the twin's was not shown.
+        """
+        own, twin = self.conditions("own_1shot"), self.conditions("twin")
+        return difference(twin, own, "other") if own and twin else None
+
     def conditions(self, name: str) -> list[Condition] | None:
         """A condition of each seed; None where it was not run."""
         found = [result.conditions.get(name) for result in self.results]

@@ -38,7 +38,8 @@ _HOW = (
     "with all of their trials, the same in every seed. Seeds are strata, so the interval does not "
     "tell how they differ: their least and greatest *shown* stand beside n, which is seeds x "
     "trials of each. For one seed that is `ent_bc.statistics.rate`. *Wrong object*: the other one "
-    "only. *Twin control*: with the twin's demonstration the other object goes."
+    "only. *Twin control*: with the twin's demonstration the other object goes. *Influence*: how "
+    "much oftener than with the task's own; 0 is a policy that ignores what it is shown."
 )
 _Planned = Sequence[Mapping[str, Any]]
 
@@ -90,11 +91,11 @@ def system_table(rows: Sequence[Row]) -> str:
     costs = {"samples_per_second": ",.0f", "n_parameters": ",.0f", "inference_ms": ".1f"}
     body = []
     for row in rows:
-        figures = _figures(row, tuple(_FIGURES))
+        figures = [*_figures(row, tuple(_FIGURES)), _text(row.influence)]
         numbers = [_number(row.mean(name), how) for name, how in costs.items()]
         body.append([label(row.cell), *figures, *numbers, *_sizes(row)])
-    head = ["system", *_FIGURES, "samples/s", "parameters", "inference, ms", "n", "seeds"]
-    return _markdown(head, body)
+    head = ["system", *_FIGURES, "influence", "samples/s", "parameters", "inference, ms"]
+    return _markdown([*head, "n", "seeds"], body)
 
 
 def few_figures(rows: Sequence[Row]) -> str:
