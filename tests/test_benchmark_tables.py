@@ -428,7 +428,7 @@ def test_what_was_not_run_is_not_drawn(tmp_path: Path) -> None:
     assert draw_plots(some, [], tmp_path) == []
 
 
-# --- what is committed ---
+# What is committed
 
 
 def test_the_committed_tables_are_those_of_the_committed_results() -> None:
