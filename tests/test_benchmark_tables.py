@@ -181,14 +181,19 @@ def test_over_seeds_it_is_the_mean_without_the_lowest_and_the_highest_quarter(
     assert found.value == pytest.approx(expected)
     assert found.low <= found.value <= found.high
     assert found.seed_values == tuple(some / 20 for some in hits)
-    assert found.n_trials == 20 * len(hits)
+    assert (found.n_seeds, found.n_trials) == (len(hits), 20)
 
 
 def test_more_seeds_of_equal_outcomes_do_not_narrow_the_interval() -> None:
     one = estimate([share(13)], "shown")
     assert estimate([share(13)] * 3, "shown") == dataclasses.replace(
-        one, seed_values=one.seed_values * 3, n_trials=60
+        one, seed_values=one.seed_values * 3
     )
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    found = estimate([share(0), share(10), share(20)], "shown")
+    assert (found.low, found.value, found.high) == (0, 0.5, 1)
 
 
 def test_a_pair_is_drawn_with_all_its_trials() -> None:
@@ -339,6 +344,8 @@ def test_the_grid_has_weights_by_losses_and_the_entropy_where_it_was_measured() 
     first, second = lines(entropy_grid(rows(*some)))[:2]
     assert first[0] == "0" and value(first[1]) == 40.0
     assert value(first[2]) == 30.0 and first[2].endswith("H = -3.0")
+    strict = estimate([some[0].conditions["own_1shot"]], "strict")
+    assert second[1].endswith(f"strict {strict}")  # its entropy was not measured
     assert second[0] == "1e-05" and value(second[1]) == 50.0
     assert second[2] == "–"
 

@@ -22,7 +22,7 @@ from ent_bc.benchmark.figure3_claims import (
     demonstration_decides,
     rises_while_maintained,
 )
-from ent_bc.benchmark.figure3_curves import Curves, Estimate
+from ent_bc.benchmark.figure3_curves import Curves
 from ent_bc.benchmark.figure3_held_out import HeldOut
 from ent_bc.benchmark.figure3_runs import VARIANTS, RunConfig
 from ent_bc.statistics import Sentences, embedding_metrics
@@ -282,13 +282,3 @@ def test_too_few_trials_settle_nothing() -> None:
     few.trials["own"][:], few.trials["twin"][:] = "s", "s"
     few.trials["twin"][..., :20] = "o"  # of two pairs one follows its demonstration
     assert demonstration_decides({"ent-bc": few}).answer == "not settled"
-
-
-def test_an_interval_counts_seeds_and_pairs_not_tasks() -> None:
-    alike = np.repeat(np.arange(20) % 2, 2)[None].repeat(3, axis=0).astype(float)
-    by_pair = Estimate.of(alike, PAIRS)
-    by_task = Estimate.of(alike, [str(task) for task in range(40)])
-    assert by_pair.value == by_task.value == 0.5
-    assert by_pair.high - by_pair.low > 1.2 * (by_task.high - by_task.low)
-    seeds_differ = np.repeat([[0.0], [0.5], [1.0]], 40, axis=1)
-    assert (Estimate.of(seeds_differ, PAIRS).low, Estimate.of(seeds_differ, PAIRS).high) == (0, 1)

@@ -2,10 +2,10 @@
 
 The estimator is rliable's (Agarwal et al. 2021, "Deep reinforcement learning at the edge of the
 statistical precipice", section 4.3): the mean of what is left without the lowest and the highest
-quarter of the seeds. The bootstrap is not rliable's, which takes scores as independent: here a draw
-takes pairs of objects with all of their trials, the same pairs in every seed, for a pair that is
-hard is so for all seeds. Seeds are strata: each is in every draw, so an interval does not tell how
-seeds differ; `Estimate.seed_values` does.
+quarter of the seeds. The bootstrap draws seeds, as rliable's, and pairs of objects with all that
+was measured of them: the same pairs in every seed, for a pair that is hard is so for all, where
+rliable takes scores as independent. Of two or three seeds an interval tells little of how seeds
+differ, of one nothing; `Estimate.seed_values` stands beside it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from scipy import stats
 from ent_bc.benchmark.results import Condition
 from ent_bc.statistics import CONFIDENCE, N_RESAMPLES
 
-_BOOTSTRAP_SEED = 0  # fixed, and the one of `statistics.rate`: for one seed both agree
+_PAIRS_SEED = 0  # fixed, and the one of `statistics.rate`: for one seed both agree
+_SEEDS_SEED = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A share of trials, or a difference of two.
+    """A share of trials or tasks, or a difference of two.
 
     Attributes:
         value: Interquartile mean over seeds.
         low: Lower end of the 95% interval.
         high: Upper end.
         seed_values: Of each seed.
-        n_trials: Of all seeds.
+        n_trials: Of each seed.
     """
 
     value: float
@@ -43,6 +44,11 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    @property
+    def n_seeds(self) -> int:
+        """Of how many seeds."""
+        return len(self.seed_values)
 
 
 def estimate(seeds: Sequence[Condition], measure: str) -> Estimate:
@@ -55,12 +61,11 @@ def estimate(seeds: Sequence[Condition], measure: str) -> Estimate:
     Raises:
         ValueError: There are none, or not of the same pairs.
     """
-    of_seeds, drawn = _bootstrap(seeds, measure)
-    return _estimate(of_seeds, drawn, sum(len(seed.outcomes) for seed in seeds))
+    return share([seed.hits(measure) for seed in seeds], [seed.groups for seed in seeds])
 
 
 def difference(seeds: Sequence[Condition], others: Sequence[Condition], measure: str) -> Estimate:
-    """Seeds' share minus others', pairs drawn for both at once; same seeds in the same order.
+    """Seeds' share minus others', drawn for both at once; same seeds in the same order.
 
     Raises:
         ValueError: There are none, not as many of both, or not of the same pairs.
@@ -71,29 +76,48 @@ def difference(seeds: Sequence[Condition], others: Sequence[Condition], measure:
             "evaluated on the same pairs."
         )
     (first, first_drawn), (second, second_drawn) = (
-        _bootstrap(some, measure) for some in (seeds, others)
+        _draw_pairs([seed.hits(measure) for seed in some], [seed.groups for seed in some])
+        for some in (seeds, others)
     )
-    n_trials = sum(len(seed.outcomes) for seed in seeds)
-    return _estimate(first - second, first_drawn - second_drawn, n_trials)
+    return _draw_seeds(first - second, first_drawn - second_drawn, len(seeds[0].outcomes))
 
 
-def _bootstrap(seeds: Sequence[Condition], measure: str) -> tuple[np.ndarray, np.ndarray]:
-    """(S,) the share in each seed, and (S, R) the same in each draw of pairs."""
-    pairs = np.unique(seeds[0].pair_ids) if seeds else np.array([])
-    if not len(pairs) or any(set(seed.pair_ids) != set(pairs) for seed in seeds):
-        raise ValueError(f"Expected seeds evaluated on the same pairs, got {len(seeds)} of others.")
-    drawn = _draws(len(pairs))
-    shares, shares_drawn = [], []
-    for seed in seeds:
-        pair_of, hits = np.searchsorted(pairs, seed.groups), seed.hits(measure)
-        counts = [np.bincount(pair_of), np.bincount(pair_of, weights=hits)]
-        n_drawn, hits_drawn = (drawn @ np.stack(counts, axis=1)).T
-        shares.append(hits.mean())
-        shares_drawn.append(hits_drawn / n_drawn)
-    return np.array(shares), np.array(shares_drawn)
+def share(values: Sequence[np.ndarray], groups: Sequence[np.ndarray]) -> Estimate:
+    """The mean of what was measured, for instance of hits.
+
+    Args:
+        values: Of each seed (N,).
+        groups: Of each seed (N,) the pair of each value.
+
+    Raises:
+        ValueError: There are none, or not of the same pairs.
+    """
+    return _draw_seeds(*_draw_pairs(values, groups), len(values[0]))
 
 
-def _estimate(of_seeds: np.ndarray, drawn: np.ndarray, n_trials: int) -> Estimate:
+def _draw_pairs(
+    values: Sequence[np.ndarray], groups: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(S,) the mean in each seed, and (S, R) the same in each draw of pairs."""
+    pairs = np.unique(groups[0]) if groups else np.array([])
+    if not len(pairs) or any(set(some) != set(pairs) for some in groups):
+        raise ValueError(f"Expected seeds of the same pairs, got {len(groups)} of others.")
+    drawn = _pair_counts(len(pairs))
+    means, means_drawn = [], []
+    for some, group in zip(values, groups, strict=True):
+        pair_of = np.searchsorted(pairs, group)
+        sums = [np.bincount(pair_of), np.bincount(pair_of, weights=some)]
+        n_drawn, sum_drawn = (drawn @ np.stack(sums, axis=1)).T
+        means.append(some.mean())
+        means_drawn.append(sum_drawn / n_drawn)
+    return np.array(means), np.array(means_drawn)
+
+
+def _draw_seeds(of_seeds: np.ndarray, drawn: np.ndarray, n_trials: int) -> Estimate:
+    """From the mean in each seed (S,) and in each draw of pairs (S, R)."""
+    rng = np.random.default_rng(_SEEDS_SEED)
+    seeds = rng.integers(len(of_seeds), size=drawn.shape)
+    drawn = np.take_along_axis(drawn, seeds, axis=0)
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(_interquartile_mean(drawn), [tail, 100 - tail])
     value = float(_interquartile_mean(of_seeds))
@@ -106,7 +130,7 @@ def _interquartile_mean(of_seeds: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def _draws(n_pairs: int) -> np.ndarray:
+def _pair_counts(n_pairs: int) -> np.ndarray:
     """(R, P) int: how often each draw takes each pair."""
-    rng = np.random.default_rng(_BOOTSTRAP_SEED)
+    rng = np.random.default_rng(_PAIRS_SEED)
     return rng.multinomial(n_pairs, np.full(n_pairs, 1 / n_pairs), size=N_RESAMPLES)

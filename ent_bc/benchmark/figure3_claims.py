@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from ent_bc.benchmark.figure3_curves import Curves, Estimate, happened
+from ent_bc.benchmark.estimates import Estimate
+from ent_bc.benchmark.figure3_curves import Curves, happened
 
 Answer = Literal["holds", "holds in part", "fails", "not settled", "not run"]
 
@@ -61,7 +62,7 @@ def rises_while_maintained(curves: Mapping[str, Curves]) -> Verdict:
         answer,
         f"The accuracy {'rises' if rises else 'does not rise'}: from "
         f"{100 * first.mean():.1f}% to {100 * last.mean():.1f}% in {steps[-1]} steps, by {rise} "
-        f"points ({_n(rise)}; chance {100 / rise.n_tasks:.1f}%). The entropy {entropy}: from "
+        f"points ({_n(rise)}; chance {100 / rise.n_trials:.1f}%). The entropy {entropy}: from "
         f"{h[0]:.2f} to {h[-1]:.2f} nats, lowest {h.min():.2f}, highest {h.max():.2f}; sigma from "
         f"{sigma[0]:.2f} to {sigma[-1]:.2f} N m." + _entropy_without_the_term(curves),
     )
@@ -139,4 +140,4 @@ def _entropy_without_the_term(curves: Mapping[str, Curves]) -> str:
 
 def _n(estimate: Estimate) -> str:
     seeds = "seed" if estimate.n_seeds == 1 else "seeds"
-    return f"n = {estimate.n_seeds} {seeds} x {estimate.n_tasks} tasks"
+    return f"n = {estimate.n_seeds} {seeds} x {estimate.n_trials} tasks"

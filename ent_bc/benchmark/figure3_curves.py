@@ -1,4 +1,4 @@
-"""All seeds of one variant of figure 3 as arrays, and means of them with intervals."""
+"""All seeds of one variant of figure 3 as arrays."""
 
 from __future__ import annotations
 
@@ -8,49 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ent_bc.statistics import CONFIDENCE, N_RESAMPLES
-
-_BOOTSTRAP_SEED = 0  # fixed: the same runs give the same interval
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds and tasks with its 95% interval.
-
-    A draw of the bootstrap takes seeds, and pairs of objects with all that was measured of them;
-    the same pairs in every seed, for a pair that is hard is so for all. Of three seeds an interval
-    tells little of how seeds differ: where there is one seed, nothing.
-
-    Attributes:
-        value: The mean.
-        low: Lower end.
-        high: Upper end.
-        n_seeds: Of how many seeds.
-        n_tasks: Of how many tasks in each.
-    """
-
-    value: float
-    low: float
-    high: float
-    n_seeds: int
-    n_tasks: int
-
-    def __str__(self) -> str:
-        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-
-    @classmethod
-    def of(cls, values: np.ndarray, pair_ids: Sequence[str]) -> Estimate:
-        """From what was measured of each task, (S, T), and the tasks' pairs."""
-        pairs, pair_of = np.unique(pair_ids, return_inverse=True)
-        n_seeds, n_pairs = len(values), len(pairs)
-        by_pair = np.stack([values[:, pair_of == p].mean(axis=1) for p in range(n_pairs)], axis=1)
-        rng = np.random.default_rng(_BOOTSTRAP_SEED)
-        seeds = rng.integers(n_seeds, size=(N_RESAMPLES, n_seeds, 1))
-        drawn = rng.integers(n_pairs, size=(N_RESAMPLES, 1, n_pairs))
-        means = by_pair[seeds, drawn].mean(axis=(1, 2))
-        tail = 100 * (1 - CONFIDENCE) / 2
-        low, high = np.percentile(means, [tail, 100 - tail])
-        return cls(float(by_pair.mean()), float(low), float(high), n_seeds, len(pair_ids))
+from ent_bc.benchmark.estimates import Estimate, share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +91,7 @@ class Curves:
 
     def estimate(self, values: np.ndarray) -> Estimate:
         """The mean of what was measured of each task, (S, T)."""
-        return Estimate.of(values, self.pair_ids)
+        return share([*values], [np.array(self.pair_ids)] * len(values))
 
 
 def curves_of(records: Sequence[Any]) -> dict[str, Curves]:

@@ -34,12 +34,14 @@ _FIGURES = {
 _FEW_FIGURES = ("shown", "strict", "wrong object", "twin control")
 _HOW = (
     "Per cent, with 95% intervals. Over seeds it is the interquartile mean (as rliable's; of three "
-    "seeds or fewer it is their mean), with a bootstrap over pairs of objects: a draw takes pairs "
-    "with all of their trials, the same in every seed. Seeds are strata, so the interval does not "
-    "tell how they differ: their least and greatest *shown* stand beside n, which is seeds x "
-    "trials of each. For one seed that is `ent_bc.statistics.rate`. *Wrong object*: the other one "
-    "only. *Twin control*: with the twin's demonstration the other object goes. *Influence*: how "
-    "much oftener than with the task's own; 0 is a policy that ignores what it is shown."
+    "seeds or fewer it is their mean), with a bootstrap over seeds and pairs of objects: a draw "
+    "takes seeds, and pairs with all of their trials, the same in every seed. Of so few seeds it "
+    "tells little of how they differ: their least and greatest *shown* stand beside n, which is "
+    "seeds x trials of each. For one seed it is `ent_bc.statistics.rate`. *Wrong object*: the "
+    "other one only. *Twin control*: with the twin's demonstration the other object goes. "
+    "*Influence*: how much oftener than with the task's own; 0 is a policy that ignores what it is "
+    "shown. *Samples/s* and *inference* are of the machines that the cells ran on, and these "
+    "differ; `ent-bc benchmark costs` compares them side by side."
 )
 _Planned = Sequence[Mapping[str, Any]]
 
@@ -153,7 +155,7 @@ def quartile_table(rows: Sequence[Row], pair_distance: Mapping[str, float]) -> s
     body = []
     for row in rows:
         found = [row.estimate("own_1shot", "shown", pairs=part) for part in parts]
-        counts = {f"{len(row.seeds)} x {e.n_trials // len(row.seeds)}": 0 for e in found if e}
+        counts = {f"{e.n_seeds} x {e.n_trials}": 0 for e in found if e}
         body.append([label(row.cell), *map(_text, found), " or ".join(counts)])
     return _markdown(["distance of looks", *ends, "n"], body)
 
@@ -181,14 +183,16 @@ def _gap(row: Row, ours: Row | None, name: str) -> str:
 
 
 def entropy_grid(rows: Sequence[Row]) -> str:
-    """Shown, and the policy's entropy where it was measured; "" for no rows."""
+    """Shown, strict, and the policy's entropy where it was measured; "" for no rows."""
     found = {entropy_of(row): row for row in rows}
     losses = list(dict.fromkeys(loss for _, loss in found))
 
     def text(row: Row | None) -> str:
-        entropy = row.mean("entropy") if row else None
-        shown = _text(row.shown if row else None)
-        return shown if entropy is None else f"{shown}, H = {entropy:z.1f}"
+        if row is None:
+            return NONE
+        text = f"{row.shown}, strict {row.estimate('own_1shot', 'strict')}"
+        entropy = row.mean("entropy")
+        return text if entropy is None else f"{text}, H = {entropy:z.1f}"
 
     body = [
         [f"{weight:g}", *(text(found.get((weight, loss))) for loss in losses)]
@@ -281,8 +285,7 @@ def _text(found: Estimate | None) -> str:
 
 
 def _with_n(found: Estimate) -> str:
-    n_seeds = len(found.seed_values)
-    return f"{found} (n = {n_seeds} x {found.n_trials // n_seeds})"
+    return f"{found} (n = {found.n_seeds} x {found.n_trials})"
 
 
 def _number(value: float | None, how: str) -> str:
