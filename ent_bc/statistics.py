@@ -8,6 +8,7 @@ beside each.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -78,22 +79,47 @@ def rate(hits: Sequence[bool] | np.ndarray, groups: Sequence[str]) -> Rate:
         raise ValueError(
             f"Got {values.shape} hits and {len(groups)} groups, expected as many, at least one."
         )
-    names, group_of = np.unique(np.asarray(groups), return_inverse=True)
-    counts = np.stack([np.bincount(group_of), np.bincount(group_of, weights=values)], axis=1)
-    rng = np.random.default_rng(_BOOTSTRAP_SEED)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=N_RESAMPLES)
-    n_drawn, hits_drawn = (drawn @ counts).T
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(hits_drawn / n_drawn, [tail, 100 - tail])
+    low, high = interval(bootstrap_means(values, groups))
     wilson = stats.binomtest(int(values.sum()), len(values)).proportion_ci(CONFIDENCE, "wilson")
     return Rate(
         float(values.mean()),
         len(values),
-        float(low),
-        float(high),
+        low,
+        high,
         float(wilson.low),
         float(wilson.high),
     )
+
+
+def bootstrap_means(values: np.ndarray, groups: Sequence[str] | np.ndarray) -> np.ndarray:
+    """The mean in each draw of groups, each group taken with all of its values.
+
+    Args:
+        values: (N,).
+        groups: (N,), the group of each; the same groups are drawn alike, whatever the values.
+
+    Returns:
+        (R,), one mean for each draw.
+    """
+    names, group_of = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.stack([np.bincount(group_of), np.bincount(group_of, weights=values)], axis=1)
+    n_drawn, sum_drawn = (_group_counts(len(names)) @ sums).T
+    means: np.ndarray = sum_drawn / n_drawn
+    return means
+
+
+def interval(drawn: np.ndarray) -> tuple[float, float]:
+    """Ends of the 95% interval of what was drawn (R,): its percentiles."""
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(drawn, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+@functools.lru_cache(maxsize=8)
+def _group_counts(n_groups: int) -> np.ndarray:
+    """(R, G) int: how often each draw takes each group."""
+    rng = np.random.default_rng(_BOOTSTRAP_SEED)
+    return rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=N_RESAMPLES)
 
 
 def summarise(trials: Sequence[Trial]) -> dict[str, Any]:

@@ -282,3 +282,14 @@ def test_too_few_trials_settle_nothing() -> None:
     few.trials["own"][:], few.trials["twin"][:] = "s", "s"
     few.trials["twin"][..., :20] = "o"  # of two pairs one follows its demonstration
     assert demonstration_decides({"ent-bc": few}).answer == "not settled"
+
+
+def test_an_interval_counts_seeds_and_pairs_not_tasks() -> None:
+    alike = np.repeat(np.arange(20) % 2, 2)[None].repeat(3, axis=0).astype(float)
+    curves = made_up()
+    each_alone = dataclasses.replace(curves, pair_ids=tuple(str(task) for task in range(40)))
+    by_pair, by_task = curves.estimate(alike), each_alone.estimate(alike)
+    assert by_pair.value == by_task.value == 0.5
+    assert by_pair.high - by_pair.low > 1.2 * (by_task.high - by_task.low)
+    seeds_differ = curves.estimate(np.repeat([[0.0], [0.5], [1.0]], 40, axis=1))
+    assert (seeds_differ.low, seeds_differ.high) == (0, 1)

@@ -11,17 +11,15 @@ differ, of one nothing; `Estimate.seed_values` stands beside it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
 
 from ent_bc.benchmark.results import Condition
-from ent_bc.statistics import CONFIDENCE, N_RESAMPLES
+from ent_bc.statistics import bootstrap_means, interval
 
-_PAIRS_SEED = 0  # fixed, and the one of `statistics.rate`: for one seed both agree
-_SEEDS_SEED = 1
+_BOOTSTRAP_SEED = 1  # fixed, and not the one that draws pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Estimate:
         low: Lower end of the 95% interval.
         high: Upper end.
         seed_values: Of each seed.
-        n_trials: Of each seed.
+        n_trials: Trials, or tasks, of each seed.
     """
 
     value: float
@@ -99,38 +97,23 @@ def _draw_pairs(
     values: Sequence[np.ndarray], groups: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """(S,) the mean in each seed, and (S, R) the same in each draw of pairs."""
-    pairs = np.unique(groups[0]) if groups else np.array([])
-    if not len(pairs) or any(set(some) != set(pairs) for some in groups):
+    pairs = set(groups[0]) if groups else set()
+    if not pairs or any(set(some) != pairs for some in groups):
         raise ValueError(f"Expected seeds of the same pairs, got {len(groups)} of others.")
-    drawn = _pair_counts(len(pairs))
-    means, means_drawn = [], []
-    for some, group in zip(values, groups, strict=True):
-        pair_of = np.searchsorted(pairs, group)
-        sums = [np.bincount(pair_of), np.bincount(pair_of, weights=some)]
-        n_drawn, sum_drawn = (drawn @ np.stack(sums, axis=1)).T
-        means.append(some.mean())
-        means_drawn.append(sum_drawn / n_drawn)
-    return np.array(means), np.array(means_drawn)
+    drawn = [bootstrap_means(some, group) for some, group in zip(values, groups, strict=True)]
+    return np.array([some.mean() for some in values]), np.array(drawn)
 
 
 def _draw_seeds(of_seeds: np.ndarray, drawn: np.ndarray, n_trials: int) -> Estimate:
     """From the mean in each seed (S,) and in each draw of pairs (S, R)."""
-    rng = np.random.default_rng(_SEEDS_SEED)
+    rng = np.random.default_rng(_BOOTSTRAP_SEED)
     seeds = rng.integers(len(of_seeds), size=drawn.shape)
     drawn = np.take_along_axis(drawn, seeds, axis=0)
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(_interquartile_mean(drawn), [tail, 100 - tail])
+    low, high = interval(_interquartile_mean(drawn))
     value = float(_interquartile_mean(of_seeds))
-    return Estimate(value, float(low), float(high), tuple(of_seeds.tolist()), n_trials)
+    return Estimate(value, low, high, tuple(of_seeds.tolist()), n_trials)
 
 
 def _interquartile_mean(of_seeds: np.ndarray) -> np.ndarray:
     """As rliable's ``aggregate_iqm``; of three seeds or fewer it is the mean."""
     return np.asarray(stats.trim_mean(of_seeds, 0.25, axis=0))
-
-
-@functools.lru_cache(maxsize=8)
-def _pair_counts(n_pairs: int) -> np.ndarray:
-    """(R, P) int: how often each draw takes each pair."""
-    rng = np.random.default_rng(_PAIRS_SEED)
-    return rng.multinomial(n_pairs, np.full(n_pairs, 1 / n_pairs), size=N_RESAMPLES)
