@@ -314,18 +314,23 @@ def test_quarters_go_from_the_most_alike_pairs_to_the_least() -> None:
 def test_an_ingredient_is_held_against_ours_over_the_seeds_that_both_have() -> None:
     ours = rows(*(result(hits=hits, seed=seed) for seed, hits in enumerate((18, 16, 2))))[0]
     without = {"group": "ingredients", "variant": "without twins"}
-    some = [result(hits=hits, seed=seed, **without) for seed, hits in enumerate((10, 12))]
+    twin = condition("o" * 20)
+    some = [
+        result(conditions={"own_1shot": share(hits), "twin": twin}, seed=seed, **without)
+        for seed, hits in enumerate((10, 12))
+    ]
     first, second = lines(ingredient_table(rows(*some), ours))
-    assert first[0] == "EntBC (ours)" and first[2] == "–"
+    assert first[0] == "EntBC (ours)" and first[2] == first[3] == "–"
     assert second[0] == "without twins"
     assert value(second[1]) == 55.0
-    assert value(second[2]) == -30.0
+    assert value(second[2]) == 100.0  # the other object goes always, and never after the own
+    assert value(second[3]) == -30.0
     assert second[-2:] == ["2 x 20", "50.0 to 60.0"]
 
 
 def test_without_ours_ingredients_have_no_difference() -> None:
     [row] = lines(ingredient_table(rows(result(group="ingredients", variant="x")), None))
-    assert row[0] == "x" and row[1] != "–" and row[2] == "–"
+    assert row[0] == "x" and row[1] != "–" and row[3] == "–"
 
 
 def test_a_row_of_another_system_among_the_ingredients_is_named_by_it() -> None:

@@ -161,7 +161,7 @@ def quartile_table(rows: Sequence[Row], pair_distance: Mapping[str, float]) -> s
 
 
 def ingredient_table(rows: Sequence[Row], ours: Row | None) -> str:
-    """Each row and its difference to ours over the seeds that both have; "" for none."""
+    """Each row's influence, and its difference to ours over the seeds that both have."""
     body = []
     for row in with_reference(by_shown(rows), ours):
         gaps = [NONE if row is ours else _gap(row, ours, name) for name in _FEW_FIGURES]
@@ -170,9 +170,12 @@ def ingredient_table(rows: Sequence[Row], ours: Row | None) -> str:
         ]
         is_change = row is not ours and row.cell["system"] == "ours"
         name = row.cell["variant"] if is_change else label(row.cell)
-        body.append([name, _text(row.shown), *gaps, *accuracies, *_sizes(row)])
+        body.append(
+            [name, _text(row.shown), _text(row.influence), *gaps, *accuracies, *_sizes(row)]
+        )
     gaps = [f"{name}, minus ours" for name in _FEW_FIGURES]
-    return _markdown(["", "shown", *gaps, "embedding acc.", "twin acc.", "n", "seeds"], body)
+    head = ["", "shown", "influence", *gaps, "embedding acc.", "twin acc.", "n", "seeds"]
+    return _markdown(head, body)
 
 
 def _gap(row: Row, ours: Row | None, name: str) -> str:
