@@ -427,7 +427,8 @@ def test_there_is_a_plot_of_each_thing_that_was_run(tmp_path: Path) -> None:
     some = everything()
     distance = {f"p{index}": float(index) for index in range(N_PAIRS)}
     drawn = draw_plots(some, cells(*some), tmp_path / "plots", pair_distance=distance)
-    names = {"systems.png", "look_alikes.png", "data_size.png", "entropy.png"}
+    plots = ("systems", "look_alikes", "ingredients", "data_size", "entropy")
+    names = {f"{plot}.png" for plot in plots}
     assert {path.name for path in drawn} == names
     assert {path.name for path in (tmp_path / "plots").iterdir()} == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)

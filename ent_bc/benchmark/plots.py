@@ -55,7 +55,9 @@ def draw_plots(
     folder.mkdir(parents=True, exist_ok=True)
     rows = rows_of(results, planned)
     systems = by_shown(group(rows, "systems", "wall-clock"))
-    sizes = with_reference(group(rows, "data"), find(systems, "ours"))
+    ours = find(systems, "ours")
+    ingredients = with_reference(by_shown(group(rows, "ingredients")), ours)
+    sizes = with_reference(group(rows, "data"), ours)
     grid = group(rows, "entropy")
     plots = {
         "systems": (systems, lambda path: plot_systems(systems, path)),
@@ -63,6 +65,7 @@ def draw_plots(
             systems if pair_distance else [],
             lambda path: plot_quartiles(systems, pair_distance or {}, path),
         ),
+        "ingredients": (ingredients, lambda path: plot_systems(ingredients, path)),
         "data_size": (sizes, lambda path: plot_data_size(sizes, path)),
         "entropy": (grid, lambda path: plot_entropy(grid, path)),
     }
