@@ -161,7 +161,7 @@ def quartile_table(rows: Sequence[Row], pair_distance: Mapping[str, float]) -> s
 
 
 def ingredient_table(rows: Sequence[Row], ours: Row | None) -> str:
-    """Each row's influence, and its difference to ours over the seeds that both have."""
+    """Each row, and its difference to ours over the seeds that both have; "" for none."""
     body = []
     for row in with_reference(by_shown(rows), ours):
         gaps = [NONE if row is ours else _gap(row, ours, name) for name in _FEW_FIGURES]
