@@ -19,6 +19,7 @@ from ent_bc.benchmark.tables import (
     benchmark_tables,
     data_table,
     entropy_grid,
+    few_figures,
     ingredient_table,
     quartile_table,
     system_table,
@@ -360,6 +361,15 @@ def test_data_sizes_are_columns_in_order() -> None:
     table = data_table(some)
     assert table.splitlines()[0] == "| tasks | 50 | 100 | 694 |"
     assert [value(text) for text in lines(table)[0][1:]] == [5.0, 10.0, 65.0]
+
+
+def test_short_tables_have_the_influence_of_the_demonstration_too() -> None:
+    own, twin = condition("ssssooonnn" * N_PAIRS), condition("soooooosnn" * N_PAIRS)
+    row = rows(result(conditions={"own_1shot": own, "twin": twin}))
+    places = few_figures(row).splitlines()[0].split(" | ")
+    assert value(lines(few_figures(row))[0][places.index("influence")]) == 30.0
+    [influence] = [line for line in lines(data_table(row)) if line[0] == "influence"]
+    assert value(influence[1]) == 30.0
 
 
 def test_what_was_not_run_is_listed_by_name_and_seed() -> None:

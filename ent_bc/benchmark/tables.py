@@ -103,8 +103,11 @@ def system_table(rows: Sequence[Row]) -> str:
 def few_figures(rows: Sequence[Row]) -> str:
     """The figures that matter most, the best row first; "" for none."""
     return _markdown(
-        ["", *_FEW_FIGURES, "n", "seeds"],
-        [[label(row.cell), *_figures(row, _FEW_FIGURES), *_sizes(row)] for row in by_shown(rows)],
+        ["", *_FEW_FIGURES, "influence", "n", "seeds"],
+        [
+            [label(row.cell), *_figures(row, _FEW_FIGURES), _text(row.influence), *_sizes(row)]
+            for row in by_shown(rows)
+        ],
     )
 
 
@@ -211,6 +214,7 @@ def data_table(rows: Sequence[Row]) -> str:
     body = [
         [name, *(_text(row.estimate(*_FIGURES[name])) for row in rows)] for name in _FEW_FIGURES
     ]
+    body.append(["influence", *(_text(row.influence) for row in rows)])
     body.append(["n", *(_sizes(row)[0] for row in rows)])
     return _markdown(["tasks", *(f"{row.cell['n_tasks']:,}" for row in rows)], body if rows else [])
 
