@@ -57,6 +57,14 @@ def test_the_figures_of_every_system_are_the_benchmarks(page: str) -> None:
         assert set(cells) <= set(of_benchmark[system]), system
 
 
+def test_the_page_has_the_table_of_equal_samples() -> None:
+    tables = (ROOT / "benchmarks" / "table.md").read_text("utf-8")
+    _, _, section = tables.partition("### Systems at equal samples\n\n")
+    table, _, _ = section.partition("\n\n")
+    assert table.startswith("|")
+    assert table in (ROOT / "docs" / "benchmark.md").read_text("utf-8")
+
+
 def rows_by_system(text: str) -> dict[str, list[str]]:
     """The cells of each row of the table of systems."""
     table = text[text.index("| system | shown |") :].splitlines()
