@@ -93,9 +93,8 @@ def system_table(rows: Sequence[Row]) -> str:
     costs = {"samples_per_second": ",.0f", "n_parameters": ",.0f", "inference_ms": ".1f"}
     body = []
     for row in rows:
-        figures = [*_figures(row, tuple(_FIGURES)), _text(row.influence)]
         numbers = [_number(row.mean(name), how) for name, how in costs.items()]
-        body.append([label(row.cell), *figures, *numbers, *_sizes(row)])
+        body.append([label(row.cell), *_figures(row, tuple(_FIGURES)), *numbers, *_sizes(row)])
     head = ["system", *_FIGURES, "influence", "samples/s", "parameters", "inference, ms"]
     return _markdown([*head, "n", "seeds"], body)
 
@@ -104,10 +103,7 @@ def few_figures(rows: Sequence[Row]) -> str:
     """The figures that matter most, the best row first; "" for none."""
     return _markdown(
         ["", *_FEW_FIGURES, "influence", "n", "seeds"],
-        [
-            [label(row.cell), *_figures(row, _FEW_FIGURES), _text(row.influence), *_sizes(row)]
-            for row in by_shown(rows)
-        ],
+        [[label(row.cell), *_figures(row, _FEW_FIGURES), *_sizes(row)] for row in by_shown(rows)],
     )
 
 
@@ -211,12 +207,9 @@ def entropy_grid(rows: Sequence[Row]) -> str:
 def data_table(rows: Sequence[Row]) -> str:
     """One column for each number of training tasks; "" for no rows."""
     rows = sorted(rows, key=lambda row: int(row.cell["n_tasks"]))
-    body = [
-        [name, *(_text(row.estimate(*_FIGURES[name])) for row in rows)] for name in _FEW_FIGURES
-    ]
-    body.append(["influence", *(_text(row.influence) for row in rows)])
-    body.append(["n", *(_sizes(row)[0] for row in rows)])
-    return _markdown(["tasks", *(f"{row.cell['n_tasks']:,}" for row in rows)], body if rows else [])
+    columns = [[*_figures(row, _FEW_FIGURES), _sizes(row)[0]] for row in rows]
+    body = list(zip([*_FEW_FIGURES, "influence", "n"], *columns, strict=True)) if rows else []
+    return _markdown(["tasks", *(f"{row.cell['n_tasks']:,}" for row in rows)], body)
 
 
 def not_run(results: Sequence[Result], planned: _Planned) -> str:
@@ -275,7 +268,8 @@ def _between(values: Sequence[float]) -> str:
 
 
 def _figures(row: Row, names: Sequence[str]) -> list[str]:
-    return [_text(row.estimate(*_FIGURES[name])) for name in names]
+    """Figures by name, and the influence of the demonstration behind them."""
+    return [*(_text(row.estimate(*_FIGURES[name])) for name in names), _text(row.influence)]
 
 
 def _sizes(row: Row) -> list[str]:
