@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ent_bc import EntBC, layers
 from ent_bc.layers import TiledConv2d, in_pieces, use_low_precision
 from ent_bc.losses import TaskLoss
 from ent_bc.presets import PRESETS
+from ent_bc.schedule import bfloat16_is_fast
 from ent_bc.speed.plain_net import PlainNet
 
 SIZE, N_TASKS = 33, 6
@@ -159,3 +161,26 @@ def test_the_preset_convolves_in_bfloat16_where_that_is_fast(
     for is_fast in (True, False):
         monkeypatch.setattr("ent_bc.presets.bfloat16_is_fast", lambda fast=is_fast: fast)
         assert PRESETS["paper"].arguments(1)["schedule"].low_precision is is_fast
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_fast"),
+    [
+        ("flags : fma avx2", False),
+        ("flags : avx512f avx512_bf16", False),  # products, but no matrices of them
+        ("flags : avx512_bf16 amx_bf16 amx_tile", True),
+        ("Features : asimd bf16", True),
+        (None, False),
+    ],
+)
+def test_bfloat16_is_fast_where_the_processor_multiplies_matrices_in_it(
+    flags: str | None, is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_text(path: Path, encoding: str) -> str:
+        assert str(path) == "/proc/cpuinfo"
+        if flags is None:
+            raise FileNotFoundError(path)
+        return flags
+
+    monkeypatch.setattr("ent_bc.schedule.Path.read_text", read_text)
+    assert bfloat16_is_fast() is is_fast
