@@ -37,7 +37,7 @@ class Preset:
     cosine: bool = True
     """Whether the learning rate falls to 0 over the run."""
     low_precision: bool = False
-    """Convolve in bfloat16, where this processor has instructions for it."""
+    """Convolve in bfloat16, where `bfloat16_is_fast`."""
     several_workers: bool = True
     """Whether processes that share each batch are worth it: not where a step takes 30 ms."""
     ent_weight: float = 1e-5

@@ -18,7 +18,7 @@ class ScheduleConfig:
     max_grad_norm: float = 5.0
     """The gradient is clipped to this norm."""
     low_precision: bool = False
-    """Convolve in bfloat16; two to four times as fast where the processor has it."""
+    """Convolve in bfloat16; two to four times as fast where `bfloat16_is_fast`."""
     n_workers: int = 1
     """Processes that share each batch's tasks, on a CPU; as many train the same parameters bit for
     bit, more or fewer up to rounding. Scripts that ask for several need
