@@ -57,9 +57,10 @@ def test_the_figures_of_every_system_are_the_benchmarks(page: str) -> None:
         assert set(cells) <= set(of_benchmark[system]), system
 
 
-def test_the_page_has_the_table_of_equal_samples() -> None:
+@pytest.mark.parametrize("title", ["Systems at equal samples", "Training tasks"])
+def test_the_page_has_the_benchmarks_table(title: str) -> None:
     tables = (ROOT / "benchmarks" / "table.md").read_text("utf-8")
-    _, _, section = tables.partition("### Systems at equal samples\n\n")
+    _, _, section = tables.partition(f"### {title}\n\n")
     table, _, _ = section.partition("\n\n")
     assert table.startswith("|")
     assert table in (ROOT / "docs" / "benchmark.md").read_text("utf-8")
