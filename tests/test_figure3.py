@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch as th
 
 from ent_bc import cli
 from ent_bc.benchmark import figure3 as program
-from ent_bc.benchmark.figure3 import Figure3Options, figure3
+from ent_bc.benchmark.figure3 import ON_A_GPU, PAPERS_RUNS, Figure3Options, figure3
 from ent_bc.benchmark.figure3_claims import (
     Verdict,
     costs_nothing,
@@ -24,7 +25,7 @@ from ent_bc.benchmark.figure3_claims import (
 )
 from ent_bc.benchmark.figure3_curves import Curves
 from ent_bc.benchmark.figure3_held_out import HeldOut
-from ent_bc.benchmark.figure3_runs import VARIANTS, RunConfig
+from ent_bc.benchmark.figure3_runs import VARIANTS, RunConfig, _BatchMetrics, make_model
 from ent_bc.statistics import Sentences, embedding_metrics
 
 TINY = RunConfig(
@@ -146,6 +147,42 @@ def test_runs_of_another_configuration_are_not_mixed_in(out: Path) -> None:
         figure3(out, Figure3Options(data=out / "data"), other)
 
 
+def test_a_run_has_as_many_support_and_query_demonstrations_as_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    two = dataclasses.replace(TINY, n_demos=2, demos_per_task=4)
+    figure3(tmp_path, Figure3Options(tmp_path / "data", ("ent-bc",), (0,)), two)
+    assert read(tmp_path)["config"]["n_demos"] == 2
+    assert "2 support and 2 query demonstrations" in (tmp_path / "figure3.md").read_text()
+    batches = make_model(VARIANTS["ent-bc"], 0, two, _BatchMetrics()).batches
+    assert (batches.n_support, batches.n_query) == (2, 2)
+
+
+def test_a_run_from_before_a_setting_has_its_default(out: Path, tmp_path: Path) -> None:
+    record = read(out)
+    del record["config"]["n_demos"], record["config"]["device"]
+    (tmp_path / "ent-bc-seed0.json").write_text(json.dumps(record))
+    figure3(tmp_path, Figure3Options(variants=("ent-bc",), seeds=(0,)), TINY)
+    assert (tmp_path / "figure3.md").read_text() == (out / "figure3.md").read_text()
+
+
+@pytest.mark.skipif(th.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_collected(tmp_path: Path) -> None:
+    on_a_gpu = dataclasses.replace(TINY, device="cuda")
+    with pytest.raises(ValueError, match="on 'cuda', and torch finds no GPU.* --gpu"):
+        figure3(tmp_path / "out", Figure3Options(data=tmp_path / "data"), on_a_gpu)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not th.cuda.is_available(), reason="there is no GPU")
+def test_a_run_on_a_gpu_measures_the_same_things(out: Path, tmp_path: Path) -> None:
+    on_a_gpu = dataclasses.replace(TINY, device="cuda")
+    figure3(tmp_path, Figure3Options(tmp_path / "data", ("ent-bc",), (0,)), on_a_gpu)
+    assert [set(point) for point in read(tmp_path)["points"]] == [
+        set(point) for point in read(out)["points"]
+    ]
+
+
 def test_bad_options_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Unknown variants \['ours'\]"):
         Figure3Options(variants=("ours",))
@@ -153,6 +190,8 @@ def test_bad_options_are_named(tmp_path: Path) -> None:
         Figure3Options(jobs=0)
     with pytest.raises(ValueError, match="n_batches is 10, .* expected each a multiple"):
         RunConfig(n_batches=10)
+    with pytest.raises(ValueError, match="demos_per_task is 4, expected at least 10: 5 support"):
+        RunConfig(n_demos=5)
     with pytest.raises(ValueError, match="no run in .* give variants and seeds"):
         figure3(tmp_path, Figure3Options(seeds=()), TINY)
 
@@ -170,8 +209,12 @@ def test_the_command_line_says_what_is_run(
     words = f"--out {tmp_path} --data data --variants nll original --seeds 1 --jobs 2"
     monkeypatch.setattr("sys.argv", ["ent-bc", "benchmark", "figure3", *words.split()])
     cli.main()
-    assert asked == [tmp_path, Figure3Options(Path("data"), ("nll", "original"), (1,), 2)]
+    options = Figure3Options(Path("data"), ("nll", "original"), (1,), 2)
+    assert asked == [tmp_path, options, PAPERS_RUNS]
     assert "It is drawn" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["ent-bc", "benchmark", "figure3", "--gpu"])
+    cli.main()
+    assert asked[3:] == [Path("benchmarks/figure3"), Figure3Options(), ON_A_GPU]
 
 
 def test_accuracies_are_those_of_the_evaluation() -> None:

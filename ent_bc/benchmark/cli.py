@@ -13,7 +13,7 @@ from ent_bc import speed
 from ent_bc.benchmark import plots
 from ent_bc.benchmark.cells import Cell
 from ent_bc.benchmark.costs import measure_costs
-from ent_bc.benchmark.figure3 import Figure3Options, figure3
+from ent_bc.benchmark.figure3 import ON_A_GPU, PAPERS_RUNS, Figure3Options, figure3
 from ent_bc.benchmark.plan import GROUPS, plan, read_costs
 from ent_bc.benchmark.results import read_results
 from ent_bc.benchmark.run import fill, missing
@@ -43,6 +43,9 @@ class Figure3:
 
     out: Path = Path("benchmarks/figure3")
     """Directory of the runs' files, the figures and figure3.md."""
+    gpu: bool = False
+    """Five support and five query demonstrations of a task instead of one each, on a GPU; these
+    runs need an --out and a --data of their own."""
     options: tyro.conf.OmitArgPrefixes[Figure3Options] = Figure3Options()
     """What is run."""
 
@@ -136,7 +139,8 @@ def benchmark_figure3(command: Figure3) -> None:
     def say(variant: str, seed: int, record: dict[str, Any]) -> None:
         console.print(f"{variant}, seed {seed}: {sum(record['seconds'].values()):.0f} s")
 
-    for verdict in figure3(command.out, command.options, on_run=say):
+    config = ON_A_GPU if command.gpu else PAPERS_RUNS
+    for verdict in figure3(command.out, command.options, config, on_run=say):
         console.print(str(verdict), highlight=False)
     console.print(f"Figures and numbers: {command.out / 'figure3.md'}")
 

@@ -12,6 +12,8 @@ from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
+import torch as th
+
 from ent_bc.benchmark.figure3_claims import Verdict, verdicts
 from ent_bc.benchmark.figure3_curves import curves_of
 from ent_bc.benchmark.figure3_plots import plot_figure3, plot_hidden
@@ -24,6 +26,7 @@ from meta_pusher_env.datasets import DemonstrationSet
 
 FIRST = ("ent-bc", "original")
 PAPERS_RUNS = RunConfig()
+ON_A_GPU = RunConfig(n_demos=5, demos_per_task=10, device="cuda")
 OnRun = Callable[[str, int, dict[str, Any]], None]
 
 
@@ -69,7 +72,8 @@ def figure3(
         on_run: Told variant, seed and record of each run when it is done.
 
     Raises:
-        ValueError: The directory has a run of another configuration.
+        ValueError: The directory has a run of another configuration, or a GPU is asked for where
+            torch finds none.
     """
     _read(out, config)  # a run of another configuration is told before hours are spent
     run_missing(out, options, config, on_run or (lambda *_: None))
@@ -90,6 +94,11 @@ def run_missing(out: Path, options: Figure3Options, config: RunConfig, on_run: O
     missing = [which for which in options.runs() if not _path(out, *which).exists()]
     if not missing:
         return
+    if th.device(config.device).type == "cuda" and not th.cuda.is_available():
+        raise ValueError(
+            f"The runs are to be on {config.device!r}, and torch finds no GPU: install a build of "
+            "torch with CUDA, or leave out --gpu."
+        )
     out.mkdir(parents=True, exist_ok=True)
     collect(options.data, config.demonstrations(), n_workers=options.jobs)
     if options.jobs == 1:
@@ -120,6 +129,8 @@ def _read(out: Path, config: RunConfig) -> list[Any]:
     for variant in VARIANTS:
         for path in out.glob(f"{variant}-seed*.json"):
             record = read_json(path)
+            # A run that is older than a setting had what is now its default.
+            record["config"] = {**dataclasses.asdict(PAPERS_RUNS), **record["config"]}
             if record["config"] != dataclasses.asdict(config):
                 raise ValueError(
                     f"{path} was run with {record['config']}, and {dataclasses.asdict(config)} is "

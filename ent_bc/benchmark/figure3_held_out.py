@@ -68,9 +68,10 @@ class HeldOut:
         """
         each = model.embed([[demo] for two in self.demonstrations for demo in two])
         sentences = each.reshape(len(self.task_ids), 2, -1)
-        others = th.as_tensor(sentences[:, ::-1].reshape(each.shape).repeat(N_OBS, axis=0))
+        others = sentences[:, ::-1].reshape(each.shape).repeat(N_OBS, axis=0)
+        frames = {key: frames.to(model.device) for key, frames in self.frames.items()}
         with model.policy.evaluation_mode():
-            log_std = model.policy.control(self.frames, others).log_std
+            log_std = model.policy.control(frames, th.as_tensor(others).to(model.device)).log_std
         return {
             "entropy": float(gaussian_entropy(log_std).mean()),
             **{key: "".join(map(str, hits)) for key, hits in self._recognised(sentences).items()},

@@ -39,15 +39,21 @@ def _runs(records: Sequence[Any]) -> list[str]:
         for part in ("training", "measuring")
     )
     minutes, share = (training + measuring) / 60, measuring.sum() / (training + measuring).sum()
+    n_demos, on_cpu = config["n_demos"], config["device"] == "cpu"
+    demos = (
+        "one support and one query demonstration"
+        if n_demos == 1
+        else f"{n_demos} support and {n_demos} query demonstrations"
+    )
     known = {key: sorted({r[key][:12] for r in records}) for key in ("code", "data_sha256")}
     return [
-        f"`{_COMMAND}`: preset `paper`, one support and one query demonstration, "
+        f"`{_COMMAND}{'' if on_cpu else ' --gpu'}`: preset `paper`, {demos}, "
         f"{config['n_batches']} steps of {config['batch_size']} tasks, {config['image_size']} "
-        f"pixels; {len(records)} runs of {minutes.min():.1f} to {minutes.max():.1f} minutes on one "
-        f"thread, of which measuring took {100 * share:.0f}%. Held out are "
-        f"{len(records[0]['task_ids'])} val tasks, of each two demonstrations and one trial with "
-        "its own and one with its twin's. In brackets 95% intervals in percent, bootstrap over "
-        "seeds and pairs of objects.",
+        f"pixels; {len(records)} runs of {minutes.min():.1f} to {minutes.max():.1f} minutes on "
+        f"{'one thread' if on_cpu else config['device']}, of which measuring took "
+        f"{100 * share:.0f}%. Held out are {len(records[0]['task_ids'])} val tasks, of each two "
+        "demonstrations and one trial with its own and one with its twin's. In brackets 95% "
+        "intervals in percent, bootstrap over seeds and pairs of objects.",
         "",
         f"Code {', '.join(known['code'])}; data {', '.join(known['data_sha256'])}.",
     ]

@@ -55,8 +55,12 @@ VARIANTS = {
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """What all runs have in common; by default the paper's, of one demonstration and one more."""
+    """What all runs have in common; by default the paper's, as far as a CPU goes."""
 
+    n_demos: int = 1
+    """Support demonstrations of a task, and as many query ones."""
+    device: str = "cpu"
+    """Torch device."""
     n_tasks: int | None = None
     """Training tasks; by default the split's own number."""
     demos_per_task: int = 4
@@ -79,6 +83,11 @@ class RunConfig:
             raise ValueError(
                 f"n_batches is {self.n_batches}, roll_out_every {self.roll_out_every} and "
                 f"measure_every {self.measure_every}, expected each a multiple of the next."
+            )
+        if self.demos_per_task < 2 * self.n_demos:
+            raise ValueError(
+                f"demos_per_task is {self.demos_per_task}, expected at least {2 * self.n_demos}: "
+                f"{self.n_demos} support and {self.n_demos} query."
             )
 
     def demonstrations(self) -> CollectConfig:
@@ -149,12 +158,12 @@ def make_model(variant: Variant, seed: int, config: RunConfig, metrics: _BatchMe
         losses=variant.losses,
         ent_weight=variant.ent_weight,
         batch_size=config.batch_size,
-        batches=BatchConfig(n_support=1, n_query=1, n_steps=1, early=0.0),
+        batches=BatchConfig(n_support=config.n_demos, n_query=config.n_demos, n_steps=1, early=0.0),
     )
     env = gym.make(ENV_ID, obs_type=preset.obs_type, image_size=config.image_size)
     logger = imit_logger.HierarchicalLogger(sb3_logger.Logger(None, [metrics]))
     arguments = preset.arguments(config.n_batches)
-    return EntBC(env=env, seed=seed, device="cpu", custom_logger=logger, **arguments)
+    return EntBC(env=env, seed=seed, device=config.device, custom_logger=logger, **arguments)
 
 
 def _train_and_measure(
