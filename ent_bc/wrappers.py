@@ -75,12 +75,12 @@ class SentenceObservation(gym.Wrapper[Any, Any, Any, Any]):
             get = getattr(self.env.unwrapped, "get_demonstrations", None)
             self._sentence = self._model.embed(self._shown.of(task_id, self._rng, get))
             self._task_id = task_id
-        return _add(self.env.observation_space, obs, self._sentence), info
+        return add_sentence(self.env.observation_space, obs, self._sentence), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """See the environment."""
         obs, reward, terminated, truncated, info = self.env.step(action)
-        obs = _add(self.env.observation_space, obs, self._sentence)
+        obs = add_sentence(self.env.observation_space, obs, self._sentence)
         return obs, reward, terminated, truncated, info
 
 
@@ -119,7 +119,7 @@ class VecSentenceObservation(VecEnvWrapper):
         """Starts an episode everywhere."""
         obs = self.venv.reset()
         self._renew(range(self.num_envs))
-        return _add(self.venv.observation_space, obs, self._sentences)
+        return add_sentence(self.venv.observation_space, obs, self._sentences)
 
     def step_wait(self) -> VecEnvStepReturn:
         """Waits for the environments; see `VecEnv.step_wait`."""
@@ -127,11 +127,16 @@ class VecSentenceObservation(VecEnvWrapper):
         ended = [int(index) for index in np.flatnonzero(dones)]
         for index in ended:
             last = infos[index]["terminal_observation"]
-            infos[index]["terminal_observation"] = _add(
+            infos[index]["terminal_observation"] = add_sentence(
                 self.venv.observation_space, last, self._sentences[index]
             )
         self._renew(ended)
-        return _add(self.venv.observation_space, obs, self._sentences), rewards, dones, infos
+        return (
+            add_sentence(self.venv.observation_space, obs, self._sentences),
+            rewards,
+            dones,
+            infos,
+        )
 
     def _renew(self, indices: Sequence[int]) -> None:
         """Makes the sentences of those environments whose task has changed at their reset."""
@@ -202,6 +207,7 @@ def _name_of(space: spaces.Space[Any]) -> str:
     return "pixels" if space.shape is not None and len(space.shape) == 3 else "state"
 
 
-def _add(space: spaces.Space[Any], obs: Any, sentence: np.ndarray) -> dict[str, Any]:
+def add_sentence(space: spaces.Space[Any], obs: Any, sentence: np.ndarray) -> dict[str, Any]:
+    """An observation of a space with the sentence in it, as `SentenceObservation` has it."""
     entries = dict(obs) if isinstance(space, spaces.Dict) else {_name_of(space): obs}
     return {**entries, SENTENCE_KEY: sentence.copy()}  # a view would change with the task

@@ -16,8 +16,10 @@ from toys import ACTION_SPACE, DICT_SPACE, PIXELS_SPACE, Demo, make_demonstratio
 from ent_bc import EntBC
 from ent_bc.baselines import BCConfig, Clone, DAggerConfig, train_bc, train_dagger
 from ent_bc.baselines.behavioural_cloning import _drive, _Transitions
+from ent_bc.baselines.dagger import _first_round
 from ent_bc.layers import Convolutions
 from ent_bc.schedule import ScheduleConfig
+from ent_bc.wrappers import SentenceObservation
 
 SMALL = BCConfig(n_batches=3, batch_size=4, learning_rate=1e-3)
 DEMOS = make_demonstrations("pixels_agent_pos")
@@ -221,7 +223,7 @@ DAGGER = DAggerConfig(n_steps=360, steps_per_round=60, batch_size=32, learning_r
 def test_dagger_mends_what_cloning_left(beginner: EntBC) -> None:
     before = beginner.policy.state_dict()
     kept = {key: value.clone() for key, value in before.items()}
-    mended = train_dagger(beginner, ReachEnv, DAGGER)
+    mended = train_dagger(beginner, ReachEnv, DAGGER, DEMONSTRATIONS)
     assert success_rate(mended) >= 0.9
     assert success_rate(mended) > success_rate(beginner)
     assert all(th.equal(value, kept[key]) for key, value in beginner.policy.state_dict().items())
@@ -230,7 +232,45 @@ def test_dagger_mends_what_cloning_left(beginner: EntBC) -> None:
 def test_dagger_is_reproducible(beginner: EntBC) -> None:
     short = dataclasses.replace(DAGGER, n_steps=60)
     first, again, other = (
-        parameters(train_dagger(beginner, ReachEnv, dataclasses.replace(short, seed=seed)))
+        parameters(
+            train_dagger(beginner, ReachEnv, dataclasses.replace(short, seed=seed), DEMONSTRATIONS)
+        )
         for seed in (0, 0, 1)
     )
     assert same(first, again) and not same(first, other)
+
+
+def test_daggers_first_round_are_demonstrations_told_by_another_of_their_task(
+    beginner: EntBC,
+) -> None:
+    told = SentenceObservation(ReachEnv(), beginner)
+    sparse = [_Sparse(demo) for demo in DEMONSTRATIONS]
+    config = dataclasses.replace(DAGGER, n_tasks=2)
+    trajectories = _first_round(sparse, beginner, told, config)
+    assert len(trajectories) == 2 * 2
+    sentences = np.array([beginner.embed(demo) for demo in sparse])
+    shown = set()
+    for trajectory in trajectories:
+        assert (len(trajectory.obs), len(trajectory.acts)) == (3, 2)
+        observations = [spaces.unflatten(told.observation_space, obs) for obs in trajectory.obs]
+        [own] = [
+            index
+            for index, demo in enumerate(sparse)
+            if np.allclose([obs["state"] for obs in observations], demo.obs)
+        ]
+        assert np.array_equal(trajectory.acts, sparse[own].acts[sparse[own].steps[:-1]])
+        distance = np.abs(sentences - observations[0]["sentence"]).max(axis=1)
+        (other,) = np.flatnonzero(distance < 1e-6)
+        assert other != own
+        assert sparse[other].infos[0]["task_id"] == sparse[own].infos[0]["task_id"]
+        shown.add(int(own))
+    assert len(shown) == 4
+
+
+class _Sparse:
+    """A demonstration of which three observations are stored."""
+
+    def __init__(self, demo: Any) -> None:
+        self.steps = np.array([0, 2, len(demo.acts)])
+        self.obs = np.asarray(demo.obs)[self.steps]
+        self.acts, self.infos, self.terminal = demo.acts, demo.infos, demo.terminal

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation  # type: ignore[attr-defined]
 from imitation.algorithms.dagger import SimpleDAggerTrainer
+from imitation.data import types
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ent_bc.baselines.behavioural_cloning import Clone
+from ent_bc.demonstrations import DemonstrationLike, group_by_task
 from ent_bc.ent_bc import EntBC
 from ent_bc.expert_policy import ExpertPolicy
 from ent_bc.policies import TaskConditionedPolicy
 from ent_bc.sb3_interface import make_logger
-from ent_bc.wrappers import SentenceObservation
+from ent_bc.wrappers import SentenceObservation, add_sentence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,25 +35,31 @@ class DAggerConfig:
     """Steps between trainings, at least."""
     batch_size: int = 256
     """Steps in a batch."""
-    learning_rate: float = 5e-4
+    learning_rate: float = 5e-5
     """Constant."""
+    n_tasks: int = 200
+    """Tasks whose demonstrations begin the data set, two of each; where there are fewer, all."""
     seed: int = 0
     """Of everything."""
 
 
 def train_dagger(
-    model: EntBC, make_env: Callable[[], gym.Env[Any, Any]], config: DAggerConfig
+    model: EntBC,
+    make_env: Callable[[], gym.Env[Any, Any]],
+    config: DAggerConfig,
+    demonstrations: Sequence[DemonstrationLike],
 ) -> Clone:
     """Lets a trained model act, and clones what the expert would have done there.
 
     Source: Ross et al. (2011), "A reduction of imitation learning and structured prediction to
-    no-regret online learning", algorithm 3.1, with beta 0 from the start, for the first policy is a
-    trained one. The demonstrations that it was trained on are not learned from again.
+    no-regret online learning", algorithm 3.1. The data of its first round, where the expert
+    acts alone, are demonstrations that the model was trained on; beta is 0 from there on.
 
     Args:
         model: Where it starts, and what makes the sentences; it stays as it is.
         make_env: Makes a multi-task environment with an expert (`ent_bc.protocol.ExpertEnv`).
         config: How.
+        demonstrations: What the model was trained on, at least two of each task.
     """
     told = SentenceObservation(make_env(), model)
     venv = DummyVecEnv([lambda: FlattenObservation(told)])
@@ -72,6 +82,7 @@ def train_dagger(
             expert_policy=ExpertPolicy(venv),
             rng=np.random.default_rng(config.seed),
             beta_schedule=lambda _: 0.0,
+            expert_trajs=_first_round(demonstrations, model, told, config),
             bc_trainer=trainer,
             custom_logger=make_logger(None, 0),
         )
@@ -87,3 +98,40 @@ def train_dagger(
     policy.set_training_mode(False)
     # Its own embedding went along with the features that it shares with control: not trained.
     return Clone(policy, model)
+
+
+def _first_round(
+    demonstrations: Sequence[DemonstrationLike],
+    model: EntBC,
+    env: SentenceObservation,
+    config: DAggerConfig,
+) -> list[types.Trajectory]:
+    """Demonstrations as trajectories of the flattened environment, of their stored steps alone.
+
+    Each is told the sentence of its task's other one, as when a policy is evaluated: that shows the
+    task and not the episode.
+    """
+    of_task = list(group_by_task(demonstrations).values())
+    drawn = np.random.default_rng(config.seed).permutation(len(of_task))[: config.n_tasks]
+    trajectories = []
+    for first, second, *_ in (of_task[place] for place in drawn):
+        for demo, other in itertools.permutations((demonstrations[first], demonstrations[second])):
+            sentence = model.embed(other)
+            steps = np.asarray(getattr(demo, "steps", np.arange(len(demo.acts) + 1)))
+            told = [
+                add_sentence(env.env.observation_space, _at(demo.obs, row), sentence)
+                for row in range(len(steps))
+            ]
+            trajectory = types.Trajectory(
+                obs=np.array([spaces.flatten(env.observation_space, obs) for obs in told]),
+                acts=np.asarray(demo.acts)[steps[:-1]],
+                infos=None,
+                terminal=False,
+            )
+            trajectories.append(trajectory)
+    return trajectories
+
+
+def _at(obs: Any, row: int) -> Any:
+    """One of the observations over time."""
+    return {key: leaf[row] for key, leaf in obs.items()} if isinstance(obs, Mapping) else obs[row]

@@ -208,7 +208,7 @@ def train_ours_then_dagger(
     model, _, batches = train_ent_bc(cell, demonstrations, settings, on_step)
     assert isinstance(model, EntBC)
     config = DAggerConfig(n_steps=settings["n_dagger_steps"], seed=cell.seed)
-    clone = train_dagger(model, lambda: _make_env(cell), config)
+    clone = train_dagger(model, lambda: _make_env(cell), config, demonstrations)
     return clone, clone.policy, batches
 
 
