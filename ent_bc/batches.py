@@ -16,6 +16,7 @@ from ent_bc.demonstrations import (
     ReadsAhead,
     group_by_task,
     index_obs,
+    observed_steps,
 )
 
 
@@ -207,7 +208,7 @@ class _Steps:
     @classmethod
     def of(cls, demo: DemonstrationLike, early: float) -> _Steps:
         n_acts = len(demo.acts)
-        steps = np.asarray(getattr(demo, "steps", np.arange(n_acts + 1)))
+        steps = observed_steps(demo)
         steps = steps[steps < n_acts]
         weights = 1 + early * (1 - steps / n_acts)
         infos = demo.infos

@@ -167,6 +167,11 @@ def group_by_task(demonstrations: Sequence[DemonstrationLike]) -> dict[str, list
     return of_task
 
 
+def observed_steps(demo: DemonstrationLike) -> np.ndarray:
+    """The time steps at which a demonstration has observations: all T + 1 where it does not say."""
+    return np.asarray(getattr(demo, "steps", np.arange(len(demo.acts) + 1)))
+
+
 def _take_parts(obs: Any, parts: Mapping[str, spaces.Box], name: str) -> dict[str, Any]:
     """Some entries of observations over time, checked; a bare array is the only entry there is."""
     obs = _unwrap(obs)

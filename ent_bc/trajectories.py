@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from imitation.data import types
 
+from ent_bc.demonstrations import observed_steps
+
 
 def as_trajectories(demonstrations: Sequence[Any]) -> list[types.Trajectory]:
     """Converts demonstrations to `imitation` trajectories; arrays are not copied.
@@ -28,7 +30,7 @@ def as_trajectories(demonstrations: Sequence[Any]) -> list[types.Trajectory]:
 
 def _as_trajectory(demo: Any, index: int) -> types.Trajectory:
     n_times = len(demo.acts) + 1
-    steps = np.asarray(getattr(demo, "steps", np.arange(n_times)))
+    steps = observed_steps(demo)
     if not np.array_equal(steps, np.arange(n_times)):
         raise ValueError(
             f"Demonstration {index} has observations at {len(steps)} of {n_times} time steps, and "

@@ -131,12 +131,8 @@ class VecSentenceObservation(VecEnvWrapper):
                 self.venv.observation_space, last, self._sentences[index]
             )
         self._renew(ended)
-        return (
-            add_sentence(self.venv.observation_space, obs, self._sentences),
-            rewards,
-            dones,
-            infos,
-        )
+        obs = add_sentence(self.venv.observation_space, obs, self._sentences)
+        return obs, rewards, dones, infos
 
     def _renew(self, indices: Sequence[int]) -> None:
         """Makes the sentences of those environments whose task has changed at their reset."""

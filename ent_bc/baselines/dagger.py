@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -17,7 +17,12 @@ from imitation.data import types
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from ent_bc.baselines.behavioural_cloning import Clone
-from ent_bc.demonstrations import DemonstrationLike, group_by_task
+from ent_bc.demonstrations import (
+    DemonstrationLike,
+    group_by_task,
+    index_obs,
+    observed_steps,
+)
 from ent_bc.ent_bc import EntBC
 from ent_bc.expert_policy import ExpertPolicy
 from ent_bc.policies import TaskConditionedPolicy
@@ -117,9 +122,9 @@ def _first_round(
     for first, second, *_ in (of_task[place] for place in drawn):
         for demo, other in itertools.permutations((demonstrations[first], demonstrations[second])):
             sentence = model.embed(other)
-            steps = np.asarray(getattr(demo, "steps", np.arange(len(demo.acts) + 1)))
+            steps = observed_steps(demo)
             told = [
-                add_sentence(env.env.observation_space, _at(demo.obs, row), sentence)
+                add_sentence(env.env.observation_space, index_obs(demo.obs, row), sentence)
                 for row in range(len(steps))
             ]
             trajectory = types.Trajectory(
@@ -130,8 +135,3 @@ def _first_round(
             )
             trajectories.append(trajectory)
     return trajectories
-
-
-def _at(obs: Any, row: int) -> Any:
-    """One of the observations over time."""
-    return {key: leaf[row] for key, leaf in obs.items()} if isinstance(obs, Mapping) else obs[row]

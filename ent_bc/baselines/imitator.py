@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ent_bc.batches import BatchConfig, stack_records
-from ent_bc.demonstrations import index_obs
+from ent_bc.demonstrations import index_obs, observed_steps
 from ent_bc.inputs import NO_CROP, Crop, Layout, ReadsObservations
 from ent_bc.layers import PIECE, count_features, mlp, soft_argmax, strided_convolutions
 from ent_bc.observations import NO_SENTENCE
@@ -181,7 +181,7 @@ class Imitator(ReadsObservations, abc.ABC):
 
     def _frames(self, demo: Any) -> dict[str, Any]:
         """As many of a demonstration's observations as are asked for, evenly spaced."""
-        steps = np.asarray(getattr(demo, "steps", np.arange(len(demo.acts) + 1)))
+        steps = observed_steps(demo)
         if len(steps) < self.n_demonstrated_obs:
             raise ValueError(
                 f"A demonstration has {len(steps)} observations, expected at least "
