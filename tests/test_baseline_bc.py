@@ -17,6 +17,7 @@ from ent_bc import EntBC
 from ent_bc.baselines import BCConfig, Clone, DAggerConfig, train_bc, train_dagger
 from ent_bc.baselines.behavioural_cloning import _drive, _Transitions
 from ent_bc.baselines.dagger import _first_round
+from ent_bc.demonstrations import group_by_task
 from ent_bc.layers import Convolutions
 from ent_bc.schedule import ScheduleConfig
 from ent_bc.wrappers import SentenceObservation
@@ -265,6 +266,12 @@ def test_daggers_first_round_are_demonstrations_told_by_another_of_their_task(
         assert sparse[other].infos[0]["task_id"] == sparse[own].infos[0]["task_id"]
         shown.add(int(own))
     assert len(shown) == 4
+
+
+def test_dagger_needs_two_demonstrations_of_each_task(beginner: EntBC) -> None:
+    [alone, *_] = group_by_task(DEMONSTRATIONS).values()
+    with pytest.raises(ValueError, match=r"Task '.+' has a single demonstration: expected two"):
+        train_dagger(beginner, ReachEnv, DAGGER, [DEMONSTRATIONS[alone[0]]])
 
 
 class _Sparse:

@@ -65,6 +65,9 @@ def train_dagger(
         make_env: Makes a multi-task environment with an expert (`ent_bc.protocol.ExpertEnv`).
         config: How.
         demonstrations: What the model was trained on, at least two of each task.
+
+    Raises:
+        ValueError: A task that was drawn has a single demonstration.
     """
     told = SentenceObservation(make_env(), model)
     venv = DummyVecEnv([lambda: FlattenObservation(told)])
@@ -116,10 +119,16 @@ def _first_round(
     Each is told the sentence of its task's other one, as when a policy is evaluated: that shows the
     task and not the episode.
     """
-    of_task = list(group_by_task(demonstrations).values())
+    of_task = list(group_by_task(demonstrations).items())
     drawn = np.random.default_rng(config.seed).permutation(len(of_task))[: config.n_tasks]
     trajectories = []
-    for first, second, *_ in (of_task[place] for place in drawn):
+    for task_id, places in (of_task[place] for place in drawn):
+        if len(places) < 2:
+            raise ValueError(
+                f"Task {task_id!r} has a single demonstration: expected two of each task, so that "
+                "one is told what another shows."
+            )
+        first, second, *_ = places
         for demo, other in itertools.permutations((demonstrations[first], demonstrations[second])):
             sentence = model.embed(other)
             steps = observed_steps(demo)
