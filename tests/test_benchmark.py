@@ -40,9 +40,13 @@ from ent_bc.presets import PRESETS
 from ent_bc.protocol import as_multi_task, pair_of
 from meta_pusher_env.collection import collect
 
-COSTS = {
-    name: {"seconds_per_batch": 0.07 + 0.01 * place, "samples_per_batch": 144.0 + 16 * place}
-    for place, name in enumerate(SYSTEMS)
+COSTS: dict[str, dict[str, Any]] = {
+    name: {
+        "seconds_per_batch": 0.07 + 0.01 * place,
+        "samples_per_batch": 144.0 + 16 * place,
+        "batch_size": system.settings["batch_size"],
+    }
+    for place, (name, system) in enumerate(SYSTEMS.items())
 }
 TINY = Cell(
     group="systems",
@@ -179,6 +183,21 @@ def test_budgets_follow_from_the_costs(system: str) -> None:
     assert abs(n_samples - N_SAMPLES) < cost["samples_per_batch"]
 
 
+def test_a_budget_is_as_much_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    def budgets() -> dict[str, int]:
+        cells = plan(COSTS, ("systems",))
+        return {cell.budget: cell.n_batches for cell in cells if cell.system == "lstm"}
+
+    before, tuned = budgets(), [cell.n_batches for cell in tuning_cells(COSTS, "lstm")]
+    lstm = SYSTEMS["lstm"]
+    settings = {**lstm.settings, "batch_size": lstm.settings["batch_size"] // 2}
+    monkeypatch.setitem(SYSTEMS, "lstm", dataclasses.replace(lstm, settings=settings))
+    for name, n_batches in budgets().items():
+        assert abs(n_batches - 2 * before[name]) <= 1
+    halved = [cell.n_batches for cell in tuning_cells(COSTS, "lstm")]
+    assert all(abs(after - 2 * whole) <= 1 for after, whole in zip(halved, tuned, strict=True))
+
+
 def test_dagger_begins_with_what_ours_has_learnt() -> None:
     costs = {name: cost for name, cost in COSTS.items() if name != "dagger"}
     [dagger] = [cell for cell in plan(costs) if cell.system == "dagger"]
@@ -231,7 +250,7 @@ def test_a_system_has_eight_tuning_runs_on_val_with_a_quarter_of_the_time(system
     for cell in cells:
         assert (cell.group, cell.system, cell.split) == ("tuning", system, "val")
         size = merge(SYSTEMS[system].settings, cell.options)["batch_size"]
-        share = size / SYSTEMS[system].settings["batch_size"]
+        share = size / COSTS[system]["batch_size"]
         seconds = cell.n_batches * share * COSTS[system]["seconds_per_batch"]
         assert seconds == pytest.approx(SECONDS / 4, rel=0.01)
 
@@ -538,7 +557,10 @@ def test_costs_of_systems_are_measured_and_the_plan_follows_them(
     low, high = costs["bc_sentence"]["range"]
     assert 0 < low <= costs["bc_sentence"]["seconds_per_batch"] <= high < 60
     [cell] = plan(costs, ("modern",))
-    assert cell.n_batches == math.floor(SECONDS / costs["bc_sentence"]["seconds_per_batch"])
+    assert costs["bc_sentence"]["batch_size"] == 4
+    share = SYSTEMS["bc_sentence"].settings["batch_size"] / 4
+    seconds = share * costs["bc_sentence"]["seconds_per_batch"]
+    assert cell.n_batches == math.floor(SECONDS / seconds)
     assert names(tmp_path) == {"costs.json"}
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from ent_bc.benchmark.cells import Cell
 from ent_bc.benchmark.plan import COSTS
 from ent_bc.benchmark.run import data_for
-from ent_bc.benchmark.systems import SYSTEMS, train_cell
+from ent_bc.benchmark.systems import SYSTEMS, resolved, train_cell
 
 N_ROUNDS, N_STEPS, N_FIRST = 5, 24, 4
 MEASURED = tuple(name for name in SYSTEMS if name != "dagger")  # whose steps are ours'
@@ -43,9 +43,11 @@ def measure_costs(
     names = list(systems)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     samples: dict[str, float] = {}
+    sizes: dict[str, int] = {}
     for _ in range(N_ROUNDS):
         for name in names:
-            cell = Cell(group="costs", system=name, n_batches=N_STEPS)
+            cell = resolved(Cell(group="costs", system=name, n_batches=N_STEPS))
+            sizes[name] = cell.options["batch_size"]
             samples[name], steps = _time_steps(cell, data)
             seconds[name].append(seconds_per_batch(steps))
     rows = {
@@ -53,6 +55,7 @@ def measure_costs(
             "seconds_per_batch": statistics.median(seconds[name]),
             "range": [min(seconds[name]), max(seconds[name])],
             "samples_per_batch": samples[name],
+            "batch_size": sizes[name],
         }
         for name in names
     }

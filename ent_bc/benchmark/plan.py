@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
+from ent_bc.benchmark import systems
 from ent_bc.benchmark.cells import Cell
-from ent_bc.benchmark.systems import resolved
 from ent_bc.losses import ControlLoss
 from ent_bc.presets import PRESETS
 
@@ -55,8 +55,8 @@ def read_costs() -> dict[str, Any]:
     return costs
 
 
-def cost_of(costs: Mapping[str, Any], system: str) -> Mapping[str, Any]:
-    """A system's part of `read_costs`.
+def cost_of(costs: Mapping[str, Any], system: str, batch_size: int) -> Mapping[str, float]:
+    """A system's part of `read_costs`, in proportion for batches of another size.
 
     Raises:
         ValueError: There is none.
@@ -66,15 +66,17 @@ def cost_of(costs: Mapping[str, Any], system: str) -> Mapping[str, Any]:
             f"There are no costs of {system!r}, only of {sorted(costs)}: "
             "run `ent-bc benchmark costs`."
         )
-    cost: Mapping[str, Any] = costs[system]
-    return cost
+    measured = costs[system]
+    share = batch_size / measured["batch_size"]
+    return {name: share * measured[name] for name in ("seconds_per_batch", "samples_per_batch")}
 
 
 def plan(costs: Mapping[str, Any], groups: tuple[str, ...] = GROUPS) -> list[Cell]:
     """All cells of some groups.
 
     Args:
-        costs: Of each system "seconds_per_batch" and "samples_per_batch".
+        costs: Of each system "seconds_per_batch", "samples_per_batch", and the "batch_size" with
+            which these were measured.
         groups: Of `GROUPS`.
 
     Raises:
@@ -92,7 +94,7 @@ def plan(costs: Mapping[str, Any], groups: tuple[str, ...] = GROUPS) -> list[Cel
         "sizes": _sizes,
     }
     cells = [cell for group in GROUPS if group in groups for cell in makers[group](costs)]
-    return [resolved(cell) for cell in cells]
+    return [systems.resolved(cell) for cell in cells]
 
 
 def _systems(costs: Mapping[str, Any]) -> Iterator[Cell]:
@@ -109,7 +111,8 @@ def _modern(costs: Mapping[str, Any]) -> Iterator[Cell]:
 
 def _cell(group: str, system: str, budget: str, costs: Mapping[str, Any], seed: int) -> Cell:
     # DAgger goes on with ours as it is after all of its time; that is what its steps cost.
-    cost = cost_of(costs, "ours" if system == "dagger" else system)
+    batch_size = systems.SYSTEMS[system].settings["batch_size"]
+    cost = cost_of(costs, "ours" if system == "dagger" else system, batch_size)
     if budget == "wall-clock":
         n_batches = math.floor(SECONDS / cost["seconds_per_batch"])
     else:

@@ -290,7 +290,7 @@ SYSTEMS: dict[str, System] = {
         env_id=ORACLE_ENV_ID,
         view=MarkedDemonstrations,
     ),
-    "duan": System(train_imitator(DuanNet), _IMITATOR),
+    "duan": System(train_imitator(DuanNet), {**_FLAT, "learning_rate": 4e-3}),
     "dagger": System(train_ours_then_dagger, {**_OURS, "n_dagger_steps": 4000}),
     "mixture": System(train_imitator(MixtureNet), _ON_OURS),
     "chunks": System(train_imitator(ChunkNet), _ON_OURS),

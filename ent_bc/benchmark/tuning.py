@@ -60,16 +60,15 @@ def tuning_cells(costs: Mapping[str, Any], system: str) -> Iterator[Cell]:
     """
     if system not in GRIDS:
         raise ValueError(f"{system!r} is not tuned, expected one of {[*GRIDS]}.")
-    seconds = cost_of(costs, system)["seconds_per_batch"]
     for options in GRIDS[system]:
-        batch_size = SYSTEMS[system].settings["batch_size"]
-        share = options.get("batch_size", batch_size) / batch_size
+        settings = {**SYSTEMS[system].settings, **options}
+        cost = cost_of(costs, system, settings["batch_size"])
         cell = Cell(
             group="tuning",
             system=system,
             variant=", ".join(f"{k} {v}" for k, v in _flat(options)),
             options=options,
-            n_batches=math.floor(SECONDS / 4 / (share * seconds)),
+            n_batches=math.floor(SECONDS / 4 / cost["seconds_per_batch"]),
             split="val",
             trials_per_task=1,
         )
