@@ -58,9 +58,12 @@ def read_costs() -> dict[str, Any]:
 def cost_of(costs: Mapping[str, Any], system: str, batch_size: int) -> Mapping[str, float]:
     """A system's part of `read_costs`, in proportion for batches of another size.
 
+    DAgger goes on with ours as it is after all of its time: that is what its steps cost.
+
     Raises:
         ValueError: There is none.
     """
+    system = "ours" if system == "dagger" else system
     if system not in costs:
         raise ValueError(
             f"There are no costs of {system!r}, only of {sorted(costs)}: "
@@ -110,9 +113,7 @@ def _modern(costs: Mapping[str, Any]) -> Iterator[Cell]:
 
 
 def _cell(group: str, system: str, budget: str, costs: Mapping[str, Any], seed: int) -> Cell:
-    # DAgger goes on with ours as it is after all of its time; that is what its steps cost.
-    batch_size = systems.SYSTEMS[system].settings["batch_size"]
-    cost = cost_of(costs, "ours" if system == "dagger" else system, batch_size)
+    cost = cost_of(costs, system, systems.SYSTEMS[system].settings["batch_size"])
     if budget == "wall-clock":
         n_batches = math.floor(SECONDS / cost["seconds_per_batch"])
     else:

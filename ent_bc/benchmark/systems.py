@@ -204,10 +204,13 @@ def _train_bc(
 def train_ours_then_dagger(
     cell: Cell, demonstrations: Sequence[Any], settings: Settings, on_step: OnStep
 ) -> tuple[Model, nn.Module, BatchConfig]:
-    """`EntBC`, then imitation's DAgger from there on training tasks, with the expert's labels."""
+    """`EntBC`, then imitation's DAgger from there on training tasks, with the expert's labels.
+
+    In the environment it takes as many steps as it had batches before.
+    """
     model, _, batches = train_ent_bc(cell, demonstrations, settings, on_step)
     assert isinstance(model, EntBC)
-    config = DAggerConfig(n_steps=settings["n_dagger_steps"], seed=cell.seed)
+    config = DAggerConfig(n_steps=cell.n_batches, seed=cell.seed, **settings["dagger"])
     clone = train_dagger(model, lambda: _make_env(cell), config, demonstrations)
     return clone, clone.policy, batches
 
@@ -291,7 +294,9 @@ SYSTEMS: dict[str, System] = {
         view=MarkedDemonstrations,
     ),
     "duan": System(train_imitator(DuanNet), {**_FLAT, "learning_rate": 4e-3}),
-    "dagger": System(train_ours_then_dagger, {**_OURS, "n_dagger_steps": 4000}),
+    "dagger": System(
+        train_ours_then_dagger, {**_OURS, "dagger": {"learning_rate": 5e-5, "n_tasks": 200}}
+    ),
     "mixture": System(train_imitator(MixtureNet), _ON_OURS),
     "chunks": System(train_imitator(ChunkNet), _ON_OURS),
 }

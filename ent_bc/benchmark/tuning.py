@@ -1,7 +1,7 @@
 """Eight validation runs for each system, ours too, from which `systems.SYSTEMS` has its settings.
 
-All on a quarter of the budget of wall-clock, and evaluated on val. The oracle and DAgger, which are
-ours and something more, have the settings of ours. A system's are those of its `best_run`.
+All on a quarter of the budget of wall-clock, and evaluated on val. The oracle, which is ours and is
+told more, has the settings of ours. A system's are those of its `best_run`.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "bc": _grid(learning_rate=_RATES, ent_weight=(1e-3, 1e-1)),
     "bc_sentence": _grid(learning_rate=_RATES, policy_kwargs__architecture=("tiled", "attention")),
     "duan": _grid(learning_rate=_RATES, net__pooling=_POOLINGS),
+    # What comes after ours, which has its own settings here too.
+    "dagger": _grid(dagger__learning_rate=(1e-5, 5e-5, 2e-4, 1e-3), dagger__n_tasks=(200, 694)),
     "mixture": _grid(learning_rate=_RATES, batch_size=(16, 32)),
     "chunks": _grid(learning_rate=_RATES, batch_size=(16, 32)),
 }
