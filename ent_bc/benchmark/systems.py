@@ -298,6 +298,6 @@ SYSTEMS: dict[str, System] = {
         train_ours_then_dagger, {**_OURS, "dagger": {"learning_rate": 5e-5, "n_tasks": 200}}
     ),
     "mixture": System(train_imitator(MixtureNet), _ON_OURS),
-    "chunks": System(train_imitator(ChunkNet), _ON_OURS),
+    "chunks": System(train_imitator(ChunkNet), {**_ON_OURS, "learning_rate": 4e-3}),
 }
 """All systems, with the settings that tuning on val gave; see `tuning`."""
