@@ -256,7 +256,7 @@ _BC: dict[str, Any] = {
 _TILED: dict[str, Any] = {"policy_kwargs": {"architecture": "tiled"}}
 _IMITATOR: dict[str, Any] = {"net": {}, "batch_size": 16, "learning_rate": 1e-3}
 _FLAT: dict[str, Any] = merge(_IMITATOR, {"net": {"pooling": "flatten"}})
-_ON_OURS: dict[str, Any] = {"net": {}, "batch_size": 32, "learning_rate": 2e-3}
+_ON_OURS: dict[str, Any] = {"net": {}, "batch_size": 32, "learning_rate": 4e-3}
 
 SYSTEMS: dict[str, System] = {
     "ours": System(train_ent_bc, _OURS),
@@ -297,7 +297,7 @@ SYSTEMS: dict[str, System] = {
     "dagger": System(
         train_ours_then_dagger, {**_OURS, "dagger": {"learning_rate": 5e-5, "n_tasks": 200}}
     ),
-    "mixture": System(train_imitator(MixtureNet), _ON_OURS),
-    "chunks": System(train_imitator(ChunkNet), {**_ON_OURS, "learning_rate": 4e-3}),
+    "mixture": System(train_imitator(MixtureNet), {**_ON_OURS, "batch_size": 16}),
+    "chunks": System(train_imitator(ChunkNet), _ON_OURS),
 }
 """All systems, with the settings that tuning on val gave; see `tuning`."""
