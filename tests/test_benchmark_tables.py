@@ -14,7 +14,7 @@ from ent_bc.benchmark.estimates import difference, estimate
 from ent_bc.benchmark.plan import plan, read_costs
 from ent_bc.benchmark.plots import draw_plots
 from ent_bc.benchmark.results import MEASURES, Condition, Result, Training, read_results
-from ent_bc.benchmark.rows import by_shown, rows_of
+from ent_bc.benchmark.rows import NAMES, by_shown, rows_of
 from ent_bc.benchmark.tables import (
     benchmark_tables,
     data_table,
@@ -426,7 +426,11 @@ def test_each_part_of_the_benchmark_has_its_section() -> None:
     text = benchmark_tables(some, cells(*some), pair_distance=distance)
     titles = [line.removeprefix("### ") for line in text.splitlines() if line.startswith("###")]
     assert len(titles) == 9
-    assert titles[0] == "Systems at equal wall-clock" and titles[-1] == "Not run"
+    assert titles[:2] == ["Systems at equal wall-clock", "More systems"]
+    assert titles[-1] == "Not run"
+    for title in (titles[1], "Shown, from the most alike pairs to the least, at equal wall-clock"):
+        section, *_ = text.partition(f"### {title}\n")[2].partition("###")
+        assert NAMES["duan"] in section, title
     assert "480 s of one core" in text and "1,024,000 samples" in text and "`c0de`" in text
 
 

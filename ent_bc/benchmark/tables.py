@@ -66,18 +66,17 @@ def benchmark_tables(
     timed, sampled = (by_shown(group(rows, "systems", b)) for b in ("wall-clock", "samples"))
     ours = find(timed, "ours")
     ingredients, grid = group(rows, "ingredients"), group(rows, "entropy")
-    data, modern, sizes = (
-        with_reference(group(rows, name), ours) for name in ("data", "modern", "sizes")
-    )
-    by_looks = quartile_table(timed, pair_distance) if pair_distance else ""
+    more = group(rows, "modern")
+    data, sizes = (with_reference(group(rows, name), ours) for name in ("data", "sizes"))
+    by_looks = quartile_table(by_shown([*timed, *more]), pair_distance) if pair_distance else ""
     sections = (
         ("Systems at equal wall-clock", verdict(timed), system_table(timed), _cost(timed)),
+        ("More systems", system_table(by_shown(with_reference(more, ours))), _cost(more)),
         ("Systems at equal samples", few_figures(sampled), _cost(sampled)),
         ("Shown, from the most alike pairs to the least, at equal wall-clock", by_looks),
         ("Ingredients, each switched off alone", ingredient_table(ingredients, ours)),
         ("Weight of the entropy x control loss", entropy_grid(grid), _cost(grid)),
         ("Training tasks", data_table(data)),
-        ("Modern reference points", few_figures(modern), _cost(modern)),
         ("Sizes", few_figures(sizes)),
         ("Not run", not_run(results, planned)),
     )
