@@ -67,11 +67,13 @@ def test_the_page_has_the_benchmarks_table(title: str) -> None:
 
 
 def rows_by_system(text: str) -> dict[str, list[str]]:
-    """The cells of each row of the table of systems."""
-    table = text[text.index("| system | shown |") :].splitlines()
-    lines = itertools.takewhile(lambda line: line.startswith("|"), table[2:])
-    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
-    return {row[0]: row for row in rows}
+    """The cells of each row of the tables of systems."""
+    rows = {}
+    for table in text.split("| system | shown |")[1:]:
+        lines = itertools.takewhile(lambda line: line.startswith("|"), table.splitlines()[1:])
+        cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+        rows |= {row[0]: row for row in cells[1:]}
+    return rows
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

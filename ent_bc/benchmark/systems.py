@@ -295,7 +295,7 @@ SYSTEMS: dict[str, System] = {
     ),
     "duan": System(train_imitator(DuanNet), {**_FLAT, "learning_rate": 4e-3}),
     "dagger": System(
-        train_ours_then_dagger, {**_OURS, "dagger": {"learning_rate": 5e-5, "n_tasks": 200}}
+        train_ours_then_dagger, {**_OURS, "dagger": {"learning_rate": 5e-5, "n_tasks": 694}}
     ),
     "mixture": System(train_imitator(MixtureNet), {**_ON_OURS, "batch_size": 16}),
     "chunks": System(train_imitator(ChunkNet), _ON_OURS),
