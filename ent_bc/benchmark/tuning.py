@@ -16,7 +16,7 @@ from ent_bc.benchmark.cells import Cell
 from ent_bc.benchmark.plan import SECONDS, cost_of
 from ent_bc.benchmark.results import Result
 from ent_bc.benchmark.rows import NAMES, Row
-from ent_bc.benchmark.systems import SYSTEMS, resolved
+from ent_bc.benchmark.systems import SYSTEMS, merge, resolved
 from ent_bc.benchmark.tables import few_figures
 
 _RATES = (5e-4, 1e-3, 2e-3, 4e-3)
@@ -63,7 +63,7 @@ def tuning_cells(costs: Mapping[str, Any], system: str) -> Iterator[Cell]:
     if system not in GRIDS:
         raise ValueError(f"{system!r} is not tuned, expected one of {[*GRIDS]}.")
     for options in GRIDS[system]:
-        settings = {**SYSTEMS[system].settings, **options}
+        settings = merge(SYSTEMS[system].settings, options)
         cost = cost_of(costs, system, settings["batch_size"])
         cell = Cell(
             group="tuning",
