@@ -90,6 +90,8 @@ class Train:
     """Train the demo-blind baseline: the policy always gets the same sentence."""
     control_loss: ControlLoss | None = None
     """Behavioural cloning error; by default the preset's."""
+    min_sigma: float | None = None
+    """Lower bound of the policy's sigma, in units of the actions; by default the preset's."""
     n_workers: int | None = None
     """Processes that share each batch's tasks; by default, with images, one for each core, at most
     8, and without a single one."""
@@ -215,6 +217,8 @@ def train(command: Train) -> Path:
     n_workers = command.n_workers or (n_cores if preset.several_workers else 1)
     arguments["schedule"] = dataclasses.replace(arguments["schedule"], n_workers=n_workers)
     arguments["policy_kwargs"] = {**arguments["policy_kwargs"], "blind": command.blind}
+    if command.min_sigma is not None:
+        arguments["policy_kwargs"]["min_sigma"] = command.min_sigma
     if command.control_loss is not None:
         arguments["losses"] = dataclasses.replace(preset.losses, control_loss=command.control_loss)
     if path.exists():

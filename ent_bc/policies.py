@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ from ent_bc.inputs import NO_CROP, Crop, SlotLayout
 from ent_bc.layers import in_pieces, mlp
 from ent_bc.observations import NO_SENTENCE, SENTENCE_KEY
 
-LOG_STD_BOUNDS = (-5.0, 2.0)
+MIN_SIGMA, MAX_SIGMA = math.exp(-5.0), math.exp(2.0)
 SQUASH_MARGIN = 1.025  # the squashed mean reaches a little beyond the bounds, which are often hit
 
 
@@ -68,6 +69,8 @@ class TaskConditionedPolicy(ActorCriticPolicy):
             default 3 x 256 for "attention", 3 x 200 for "tiled".
         activation_fn: Activations of these two.
         log_std_init: Logarithm of sigma before training.
+        min_sigma: Lower bound of sigma, in units of the actions. A likelihood (``control_loss``
+            "nll") asks no more of a state than this, so that it leaves easy ones for hard ones.
         features_extractor_class: `TaskFeaturesExtractor` or a subclass.
         features_extractor_kwargs: More arguments for it.
         optimizer_class: As in SB3.
@@ -103,6 +106,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
         net_arch: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
         activation_fn: type[nn.Module] = nn.ELU,
         log_std_init: float = 0.0,
+        min_sigma: float = MIN_SIGMA,
         features_extractor_class: type[TaskFeaturesExtractor] = TaskFeaturesExtractor,
         features_extractor_kwargs: Mapping[str, Any] | None = None,
         optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
@@ -119,9 +123,15 @@ class TaskConditionedPolicy(ActorCriticPolicy):
                 f"features_extractor_class is {features_extractor_class.__name__}, expected "
                 "TaskFeaturesExtractor or a subclass: it is told the sentence."
             )
+        if not 0 < min_sigma < MAX_SIGMA:
+            raise ValueError(
+                f"min_sigma is {min_sigma}, expected more than 0 and less than {MAX_SIGMA:.1f}, the "
+                "upper bound."
+            )
         self.architecture = architecture
         self.sentence_dim = sentence_dim
         self.blind = blind
+        self.log_std_bounds = (math.log(min_sigma), math.log(MAX_SIGMA))
         if isinstance(slots, SlotLayout):
             slots = dataclasses.asdict(slots)
         self.options: dict[str, Any] = {
@@ -134,6 +144,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
             "net_arch": _widths(net_arch, [256] * 3 if architecture == "attention" else [200] * 3),
             "activation_fn": activation_fn,
             "log_std_init": log_std_init,
+            "min_sigma": min_sigma,
             "features_extractor_class": features_extractor_class,
             "features_extractor_kwargs": dict(features_extractor_kwargs or {}),
         }
@@ -301,7 +312,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
 
     def _control(self, features: Features) -> Control:
         latent = self.mlp_extractor(features.latent)
-        log_std = self.log_std_net(latent).clamp(*LOG_STD_BOUNDS)
+        log_std = self.log_std_net(latent).clamp(*self.log_std_bounds)
         return Control(self._mean(latent, features.latent), log_std, features.attention)
 
     def _distribution(self, control: Control) -> DiagGaussianDistribution:

@@ -101,6 +101,7 @@ OTHER_RUNS = {
     "with optimizer_kwargs .*0.002.*0.004.* is asked for": {"learning_rate": 4e-3},
     "with losses .*beta_nll.*sampled_mse.* is asked for": {"control_loss": "sampled_mse"},
     "with policy_kwargs .*False.*True.* is asked for: choose another --out": {"blind": True},
+    "with policy_kwargs .*'min_sigma': 0.006.*'min_sigma': 0.1.* is asked for": {"min_sigma": 0.1},
 }
 
 

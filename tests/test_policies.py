@@ -43,7 +43,7 @@ from ent_bc.extractors import (
     TiledExtractor,
 )
 from ent_bc.layers import Convolutions, coordinate_grid, soft_argmax
-from ent_bc.policies import LOG_STD_BOUNDS
+from ent_bc.policies import MAX_SIGMA, MIN_SIGMA
 
 KINDS = [(obs_type, net) for obs_type in SPACES for net in ("attention", "tiled")]
 TOLD_SPACE = spaces.Dict({**DICT_SPACE.spaces, "sentence": SENTENCE_SPACE})
@@ -115,13 +115,14 @@ def test_mean_and_sigma_depend_on_observation_and_sentence(
         assert ((base.log_std - changed.log_std).abs().amax(dim=1) > 0).all()
 
 
-def test_sigma_stays_in_its_bounds() -> None:
-    policy = make_policy()
-    nn.init.constant_(policy.log_std_net.bias, 100.0)
-    sentences = th.tensor(some_sentences())
-    assert (policy.control(tensors(some_obs()), sentences).log_std == LOG_STD_BOUNDS[1]).all()
-    nn.init.constant_(policy.log_std_net.bias, -100.0)
-    assert (policy.control(tensors(some_obs()), sentences).log_std == LOG_STD_BOUNDS[0]).all()
+@pytest.mark.parametrize("kwargs", [{}, {"min_sigma": 0.1}])
+def test_sigma_stays_in_its_bounds(kwargs: dict[str, float]) -> None:
+    policy = make_policy(**kwargs)
+    bounds = {-100.0: kwargs.get("min_sigma", MIN_SIGMA), 100.0: MAX_SIGMA}
+    for bias, bound in bounds.items():
+        nn.init.constant_(policy.log_std_net.bias, bias)
+        control = policy.control(tensors(some_obs()), th.tensor(some_sentences()))
+        th.testing.assert_close(control.log_std.exp(), th.full((4, N_ACTIONS), bound))
 
 
 @pytest.mark.parametrize("told_by", ["argument", "observation"])
@@ -565,6 +566,9 @@ def test_wrong_arguments_are_named() -> None:
         make_policy(action_space=spaces.Discrete(3))
     with pytest.raises(ValueError, match="expected a bounded Box"):
         make_policy(action_space=spaces.Box(-np.inf, np.inf, (2,)))
+    for sigma in (0.0, -1.0, 7.4, float("nan")):
+        with pytest.raises(ValueError, match=rf"min_sigma is {sigma}, expected more than 0"):
+            make_policy(min_sigma=sigma)
     with pytest.raises(ValueError, match=r"crop is \(0\.5, 0\.5, 0, 0\), expected four"):
         make_policy("pixels", crop=(0.5, 0.5, 0, 0))
     with pytest.raises(ValueError, match=r"SlotLayout\(start=4, count=3, .* does not fit.* 14 num"):

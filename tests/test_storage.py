@@ -138,6 +138,7 @@ def test_a_policy_given_as_an_instance_is_made_again(tmp_path: Path) -> None:
         sentence_dim=7,
         crop=(0.25, 0, 0, 0.125),
         blind=True,
+        min_sigma=0.1,
         net_arch=[16],
     )
     model = EntBC(policy, observation_space=DICT_SPACE, action_space=ACTION_SPACE, seed=0)

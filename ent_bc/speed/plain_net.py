@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ent_bc.embedding import Embedding
-from ent_bc.policies import LOG_STD_BOUNDS, Control, TaskConditionedPolicy
+from ent_bc.policies import Control, TaskConditionedPolicy
 
 
 class PlainNet(nn.Module):
@@ -29,6 +29,7 @@ class PlainNet(nn.Module):
         channels, height, width = extractor.layout.image_shape
         features = 16 * _quarter(_quarter(height)) * _quarter(_quarter(width))
         n_actions = policy.state_dict()["action_net.bias"].numel()
+        self.log_std_bounds = policy.log_std_bounds
         self.embed_images = _convolutions(2 * channels)
         self.embed_head = nn.Sequential(
             nn.Flatten(), _mlp(features), nn.Linear(200, policy.sentence_dim)
@@ -61,7 +62,7 @@ class PlainNet(nn.Module):
         features = self.control_images(th.cat([images, tiled], dim=1)).flatten(1)
         vector = (obs["agent_pos"] - self.vector_mean) / self.vector_std
         latent = self.control_head(th.cat([features, vector], dim=-1))
-        return Control(self.mean(latent), self.log_std(latent).clamp(*LOG_STD_BOUNDS))
+        return Control(self.mean(latent), self.log_std(latent).clamp(*self.log_std_bounds))
 
 
 def _convolutions(n_channels: int) -> nn.Sequential:
