@@ -125,8 +125,8 @@ class TaskConditionedPolicy(ActorCriticPolicy):
             )
         if not 0 < min_sigma < MAX_SIGMA:
             raise ValueError(
-                f"min_sigma is {min_sigma}, expected more than 0 and less than {MAX_SIGMA:.1f}, the "
-                "upper bound."
+                f"min_sigma is {min_sigma}, expected more than 0 and less than sigma's upper "
+                f"bound, {MAX_SIGMA:.1f}."
             )
         self.architecture = architecture
         self.sentence_dim = sentence_dim
