@@ -134,10 +134,10 @@ def test_a_seed_has_all_systems_before_the_next_one_begins() -> None:
     assert all((c.trials_per_task_5shot > 0) == (c.budget == "wall-clock") for c in cells)
 
 
-def test_ingredients_are_switched_off_alone_with_two_seeds_and_as_many_demonstrations() -> None:
+def test_ingredients_change_alone_with_two_seeds_and_as_many_demonstrations() -> None:
     ours, *_ = plan(COSTS, ("systems",))
     *cells, longer, on_more = plan(COSTS, ("ingredients",))
-    assert [cell.seed for cell in cells] == [0] * 6 + [1] * 6
+    assert [cell.seed for cell in cells] == [0] * 7 + [1] * 7
     tecnets = plan(COSTS, ("systems",))[1]
     for cell in (longer, on_more):
         assert (cell.system, cell.n_batches) == ("tecnets", 4 * tecnets.n_batches)

@@ -34,8 +34,11 @@ INGREDIENTS: dict[str, dict[str, Any]] = {
     "without margin loss": {"options": {"losses": {"embedding_weight": 0.0}}},
     "without noise in demonstrations": {"noise": 0.0},
     "a quarter of the looks": {"n_tasks": 174, "demos_per_task": 32},
+    "nll, sigma at least 0.1": {
+        "options": {"policy_kwargs": {"min_sigma": 0.1}, "losses": {"control_loss": "nll"}}
+    },
 }
-"""What is switched off, each alone; everything else, the number of steps too, is ours'."""
+"""What is switched off or changed, each alone; all else, the number of steps too, is ours'."""
 COSTS = Path(__file__).with_name("costs.json")
 """Beside the code, for it belongs to it: `costs` writes it into a checkout, to be committed."""
 

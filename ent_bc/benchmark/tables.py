@@ -74,7 +74,7 @@ def benchmark_tables(
         ("More systems", system_table(by_shown(with_reference(more, ours))), _cost(more)),
         ("Systems at equal samples", few_figures(sampled), _cost(sampled)),
         ("Shown, from the most alike pairs to the least, at equal wall-clock", by_looks),
-        ("Ingredients, each switched off alone", ingredient_table(ingredients, ours)),
+        ("Ingredients, each switched off or changed alone", ingredient_table(ingredients, ours)),
         ("Weight of the entropy x control loss", entropy_grid(grid), _cost(grid)),
         ("Training tasks", data_table(data)),
         ("Sizes", few_figures(sizes)),
