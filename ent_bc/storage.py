@@ -19,7 +19,7 @@ from torch import nn
 from ent_bc.batches import BatchConfig
 from ent_bc.extractors import TaskFeaturesExtractor
 from ent_bc.losses import LossConfig
-from ent_bc.policies import TaskConditionedPolicy
+from ent_bc.policies import MIN_SIGMA, TaskConditionedPolicy
 from ent_bc.schedule import ScheduleConfig
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ def _from_json(record: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
 def _check_options(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """As in SB3: what was trained with other options would load, and act otherwise."""
     asked = json.loads(json.dumps(_to_json(given)))
+    saved = {"min_sigma": MIN_SIGMA, **saved}  # as files that do not tell it had it
     if isinstance(saved["net_arch"], list):  # actor and critic alike, as files once had it
         saved = {**saved, "net_arch": {"pi": saved["net_arch"], "vf": saved["net_arch"]}}
     changed = [key for key in saved if key not in _CLASSES and asked[key] != saved[key]]

@@ -29,6 +29,7 @@ from toys import (
 
 from ent_bc import BatchConfig, EntBC, LossConfig, ScheduleConfig, TaskConditionedPolicy
 from ent_bc.inputs import SlotLayout
+from ent_bc.policies import MIN_SIGMA
 from ent_bc.storage import space_from_dict, space_to_dict
 
 
@@ -225,6 +226,19 @@ def test_another_version_is_named(file: Path, version: int | None) -> None:
     join(file, header, tensors)
     with pytest.raises(ValueError, match=f"has format version {version}, expected 1"):
         EntBC.load(file)
+
+
+@pytest.mark.parametrize("knows_it", [True, False])
+def test_another_least_sigma_than_was_trained_with_is_named(file: Path, knows_it: bool) -> None:
+    header, tensors = split(file)
+    record = json.loads(header["__metadata__"]["ent_bc"])
+    if not knows_it:  # as a file from before the option
+        del record["policy_kwargs"]["min_sigma"]
+        header["__metadata__"]["ent_bc"] = json.dumps(record)
+        join(file, header, tensors)
+    assert EntBC.load(file).policy.options["min_sigma"] == MIN_SIGMA
+    with pytest.raises(ValueError, match=r"policy_kwargs .'min_sigma': 0\.006.*, not .*0\.1"):
+        EntBC.load(file, policy_kwargs={"min_sigma": 0.1})
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
