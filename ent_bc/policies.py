@@ -78,6 +78,7 @@ class TaskConditionedPolicy(ActorCriticPolicy):
 
     Attributes:
         options: What constructs such a policy again: `policy_kwargs` for SB3's trainers.
+        log_std_bounds: The least and the greatest logarithm of sigma.
 
     Raises:
         ValueError: An option is out of range, or does not fit the spaces.
